@@ -1,0 +1,65 @@
+# make test   everything CI checks       make demo    AdamW -> Lion on a small GPT, about a minute
+# make lint   style, types, contracts    make format  let ruff rewrite the sources
+# make docs   docs/_build/html           make bench   the figures in benchmarks/README.md
+#
+# Each target sets itself up: .venv is made by $(PYTHON) and filled from constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# A constraint in the environment also binds the isolated environment that pip builds liontool in.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# Two threads of BLAS on two cores fight with each other, and sums depend on their number.
+export OMP_NUM_THREADS := 1
+
+.PHONY: test demo lint format docs bench unit interop clean
+
+test: lint unit interop docs
+
+demo: $(VENV)/installed-demo
+	$(BIN)/liontool demo
+
+lint: $(VENV)/installed-all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+unit: $(VENV)/installed-all
+	$(BIN)/pytest -q -m "not interop and not gpu"
+
+interop: $(VENV)/installed-all
+	$(BIN)/pytest -q -m "interop and not gpu"
+
+docs: $(VENV)/installed-all
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(VENV)/installed-all
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf $(VENV) docs/_build
+
+# The stamps are younger than what they were made from, so the second run installs nothing.
+# torch comes first and alone: nothing after it can then choose another build.
+$(VENV)/installed-torch: constraints.txt
+	@echo "making $(VENV): torch"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch
+	@touch $@
+
+$(VENV)/installed-demo: $(VENV)/installed-torch pyproject.toml
+	@echo "making $(VENV): liontool and what the demo needs"
+	$(PIP) install -q -c constraints.txt -e ".[plot]"
+	@touch $@
+
+$(VENV)/installed-all: $(VENV)/installed-torch pyproject.toml
+	@echo "making $(VENV): liontool, the frameworks it is tested with, the tools (2 minutes)"
+	$(PIP) install -q -c constraints.txt -e ".[plot,interop,test,docs,dev]"
+	@touch $@ $(VENV)/installed-demo
