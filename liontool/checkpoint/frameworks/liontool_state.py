@@ -1,0 +1,103 @@
+"""Optimizer state in liontool's own safetensors layout (see `state_file`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from liontool.checkpoint.document import Document, TensorRef
+from liontool.checkpoint.model import Checkpoint, Fields, Optimizer, ParamGroup, Scheduler, Slot
+from liontool.checkpoint.source import Source
+from liontool.checkpoint.state_file import SCHEMA
+from liontool.errors import FormatError, LayoutError
+
+
+def find(source: Source) -> Checkpoint | None:
+    """The optimizer in a state file; None where the source is no such file.
+
+    Raises:
+        LayoutError: The file follows a newer version of the layout.
+        FormatError: The metadata is not the JSON that the layout asks for.
+    """
+    if source.is_folder or "liontool.schema" not in source.document().facts:
+        return None
+    document = source.document()
+    version = document.facts["liontool.schema"]
+    if version != SCHEMA:
+        raise LayoutError(
+            f"{document.path}: state layout {version} is newer than {SCHEMA}; update liontool"
+        )
+    states = _states(document.tree)
+    groups = tuple(_group(group, states) for group in _records(document, "param_groups"))
+    names = {key: name for group in groups for key, name in zip(group.params, group.names)}
+    slots = {
+        key: Slot(key, Fields(state), name=names.get(key)) for key, state in states.items()
+    }
+    schedulers = tuple(_scheduler(state) for state in _records(document, "lr_scheduler"))
+    optimizer = Optimizer("", groups, slots, schedulers)
+    return Checkpoint(
+        "liontool-state",
+        (optimizer,),
+        step=_provenance(document).get("step"),
+        facts={"optimizer class": document.facts.get("liontool.optimizer", "unknown")},
+    )
+
+
+def _records(document: Document, name: str) -> list[dict[str, Any]]:
+    """A list of objects from the metadata."""
+    value = _json(document, name)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise FormatError(
+            f"{document.path}: metadata liontool.{name} must be a JSON list of objects"
+        )
+    return value
+
+
+def _provenance(document: Document) -> dict[str, Any]:
+    value = _json(document, "provenance") if "liontool.provenance" in document.facts else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _json(document: Document, name: str) -> Any:
+    key = f"liontool.{name}"
+    try:
+        return json.loads(document.facts[key])
+    except KeyError:
+        raise FormatError(f"{document.path}: metadata lacks {key}") from None
+    except (ValueError, RecursionError):
+        raise FormatError(f"{document.path}: metadata {key} is not JSON") from None
+
+
+def _states(tree: Mapping[str, TensorRef]) -> dict[int | str, dict[str, TensorRef]]:
+    states: dict[int | str, dict[str, TensorRef]] = {}
+    for full_name, tensor in tree.items():
+        label, _, name = full_name.removeprefix("state.").rpartition(".")
+        if full_name.startswith("state.") and label:
+            states.setdefault(_key(label), {})[name] = tensor
+    return states
+
+
+def _group(record: Mapping[str, Any], states: Mapping[int | str, Any]) -> ParamGroup:
+    labels = [str(label) for label in record.get("params", ())]
+    fields = {
+        name: tuple(value) if name == "betas" and isinstance(value, list) else value
+        for name, value in record.items()
+        if name != "params"
+    }
+    named = all(isinstance(_key(label), str) for label in labels)
+    return ParamGroup(
+        Fields(fields), tuple(_key(label) for label in labels), tuple(labels) if named else ()
+    )
+
+
+def _scheduler(record: Mapping[str, Any], label: str = "") -> Scheduler:
+    children = record.get("_schedulers", [])
+    fields = {name: value for name, value in record.items() if name != "_schedulers"}
+    return Scheduler(
+        Fields(fields), tuple(_scheduler(child) for child in children), label
+    )
+
+
+def _key(label: str) -> int | str:
+    return int(label) if label.isdecimal() else label

@@ -1,0 +1,125 @@
+"""From edits to a file or folder on disk: what no edit names is copied as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liontool.checkpoint import copying, formats, publish
+from liontool.checkpoint.document import Edit, Span, TensorRef
+from liontool.checkpoint.source import Source
+
+PROVENANCE_FILE = "liontool.json"
+"""Name of the record about itself that a converted folder holds; in a zip it is a record."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is going to be written: pieces by file name; the name of a single file is "".
+
+    Attributes:
+        files: The pieces of each file.
+        links: Symbolic links of a folder, by name, with what they point to.
+    """
+
+    files: Mapping[str, Sequence[copying.Piece]]
+    links: Mapping[str, str]
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files together."""
+        return sum(copying.total(pieces) for pieces in self.files.values())
+
+    @property
+    def needed(self) -> int:
+        """Room that it takes on disk: holes of sparse sources take none."""
+        return sum(copying.needed(pieces) for pieces in self.files.values())
+
+
+def rewritten(
+    source: Source,
+    edits: Sequence[Edit],
+    *,
+    scan: Collection[TensorRef],
+    provenance: Mapping[str, Any],
+) -> Output:
+    """The same checkpoint with `edits` applied: a file for a file, a folder for a folder.
+
+    Args:
+        source: What was read.
+        edits: Changes at Places of its documents.
+        scan: Tensors in which NaN or infinity stops the writing.
+        provenance: The record about itself; what it replaces, an older one, goes.
+    """
+    if not source.is_folder:
+        document = source.document()
+        return Output({"": formats.rewrite(document, edits, scan=scan, provenance=provenance)}, {})
+    by_name: dict[str, list[Edit]] = {}
+    for edit in edits:
+        by_name.setdefault(edit.place.document, []).append(edit)
+    files: dict[str, Sequence[copying.Piece]] = {}
+    links: dict[str, str] = {}
+    for name in source.names():
+        path = source.path / name
+        if name in by_name:
+            document = source.document(name)
+            files[name] = formats.rewrite(document, by_name[name], scan=scan, provenance=None)
+        elif path.is_symlink():
+            links[name] = str(path.readlink())
+        elif name != PROVENANCE_FILE:
+            files[name] = [copying.Raw(Span(path, 0, path.stat().st_size))]
+    record = json.dumps(provenance, indent=1).encode() + b"\n"
+    files[PROVENANCE_FILE] = [copying.Literal(record)]
+    return Output(files, links)
+
+
+def write(
+    output: Output,
+    target: Path,
+    *,
+    source: Source,
+    force: bool,
+    progress: Progress | None = None,
+) -> None:
+    """Make `output` appear at `target`, whole or not at all.
+
+    Raises:
+        OutputExistsError: `target` exists and `force` is False.
+        SourceChangedError: The source was written to in the meantime.
+        RefusedError: A scanned tensor holds NaN or infinity.
+        PublishError: The system refused; nothing was left behind.
+    """
+    advance = _advancing(progress, output.total)
+    hook = source.check_unchanged
+    if set(output.files) == {""}:
+        with publish.new_file(
+            target, size=output.needed, force=force, before_publish=hook
+        ) as file:
+            copying.write(output.files[""], file.fd, advance)
+        return
+    with publish.new_folder(
+        target, size=output.needed, force=force, before_publish=hook
+    ) as folder:
+        for name, pieces in output.files.items():
+            with folder.file(name) as file:
+                copying.write(pieces, file.fd, advance)
+        for name, link in output.links.items():
+            folder.link(name, link)
+
+
+def _advancing(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    return advance
