@@ -1,0 +1,72 @@
+"""The system calls that change files, in one small table: tests make each of them fail in turn."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+
+def _unsupported(*_: Any, **__: Any) -> int:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def _renameat2(old: str, new: str, flags: int) -> None:
+    """Linux's renameat2, which Python does not offer; ENOSYS where the C library has none."""
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", _unsupported)
+    if function(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), old, None, new)
+
+
+def _rename_new(old: str, new: str) -> None:
+    """Rename, but fail with EEXIST if `new` is there."""
+    _renameat2(old, new, _RENAME_NOREPLACE)
+
+
+def _exchange(old: str, new: str) -> None:
+    """Swap two names in one step, so that neither is ever missing."""
+    _renameat2(old, new, _RENAME_EXCHANGE)
+
+
+class System:
+    """Every call that `publish` and `copying` make; the attributes can be exchanged."""
+
+    def __init__(self) -> None:
+        self.open = os.open
+        self.close = os.close
+        self.write = os.write
+        self.pread = os.preadv
+        self.lseek = os.lseek
+        self.copy_file_range: Callable[[int, int, int, int], int] = getattr(
+            os, "copy_file_range", _unsupported
+        )
+        self.sendfile = os.sendfile
+        self.ftruncate = os.ftruncate
+        self.fchmod = os.fchmod
+        self.fsync = os.fsync
+        self.statvfs = os.statvfs
+        self.mkdir = os.mkdir
+        self.symlink = os.symlink
+        self.link = os.link
+        self.rename = os.rename
+        self.rename_new = _rename_new
+        self.exchange = _exchange
+        self.unlink = os.unlink
+        self.rmtree = _rmtree
+
+
+def _rmtree(folder: str) -> None:
+    import shutil  # only for folders: `inspect` should not pay for it
+
+    shutil.rmtree(folder)
+
+
+SYSTEM = System()
