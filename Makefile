@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # A constraint in the environment also binds the isolated environment that pip builds liontool in.
-export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_CONSTRAINT := constraints.txt
 # Two threads of BLAS on two cores fight with each other, and sums depend on their number.
 export OMP_NUM_THREADS := 1
 
@@ -51,15 +51,15 @@ clean:
 $(VENV)/installed-torch: constraints.txt
 	@echo "making $(VENV): torch"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -qq -c constraints.txt torch
 	@touch $@
 
 $(VENV)/installed-demo: $(VENV)/installed-torch pyproject.toml
 	@echo "making $(VENV): liontool and what the demo needs"
-	$(PIP) install -q -c constraints.txt -e ".[plot]"
+	$(PIP) install -qq -c constraints.txt -e ".[plot]"
 	@touch $@
 
 $(VENV)/installed-all: $(VENV)/installed-torch pyproject.toml
 	@echo "making $(VENV): liontool, the frameworks it is tested with, the tools (2 minutes)"
-	$(PIP) install -q -c constraints.txt -e ".[plot,interop,test,docs,dev]"
+	$(PIP) install -qq -c constraints.txt -e ".[plot,interop,test,docs,dev]"
 	@touch $@ $(VENV)/installed-demo
