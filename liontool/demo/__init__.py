@@ -1,0 +1,82 @@
+"""`liontool demo`: the main job on a run that takes a minute on two cores.
+
+A small GPT is trained with AdamW on the sources of Python's standard library and saved. The saved file is
+converted by the real command, and three runs go on from it over the same batches: AdamW as if nothing had
+happened, Lion and LionSF from the converted files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["DemoResult", "RunResult", "run"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One of the runs after the switch.
+
+    Attributes:
+        name: "AdamW", "Lion" or "LionSF".
+        losses: Training loss of every step after the switch, nats a byte.
+        validation_loss: Loss on text that was never trained on, at the end.
+        state_bytes: Size of the optimizer's state.
+    """
+
+    name: str
+    losses: tuple[float, ...]
+    validation_loss: float
+    state_bytes: int
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """All the figures, and where the files are.
+
+    Attributes:
+        folder: Holds the checkpoints and the chart.
+        losses_before: Training loss of every AdamW step before the switch.
+        validation_loss_before: Validation loss at the switch.
+        runs: What came after the switch, AdamW first.
+        chart: The picture, or None where matplotlib is not installed.
+    """
+
+    folder: Path
+    losses_before: tuple[float, ...]
+    validation_loss_before: float
+    runs: tuple[RunResult, ...]
+    chart: Path | None
+
+
+def run(
+    folder: Path, *, say: Callable[[str], None], command: Callable[[Sequence[str]], None]
+) -> DemoResult:
+    """Run the demo in `folder`.
+
+    Args:
+        folder: Where checkpoints and chart go; made if missing.
+        say: Shows one line of progress.
+        command: Runs `liontool` with these arguments, its output in sight; raises if it fails.
+    """
+    from liontool.demo import chart, training
+
+    folder.mkdir(parents=True, exist_ok=True)
+    adamw = folder / "adamw.ckpt"
+    say(f"Training a small GPT with AdamW for {training.STEPS_BEFORE} steps ...")
+    losses_before, validation_loss_before = training.pretrain(adamw)
+
+    lion, lion_sf = folder / "adamw.lion.ckpt", folder / "adamw.lion-sf.ckpt"
+    command(["inspect", str(adamw)])
+    command(["convert", str(adamw), "-o", str(lion), "--lr-ratio", "3", "--force"])
+    command(["inspect", str(lion)])
+    command(["convert", str(adamw), "-o", str(lion_sf), "--lr-ratio", "3"]
+            + ["--to", "lion-sf", "--force", "--json"])  # fmt: skip
+
+    runs = []
+    for name, checkpoint in (("AdamW", adamw), ("Lion", lion), ("LionSF", lion_sf)):
+        say(f"Going on with {name} for {training.STEPS_AFTER} steps from {checkpoint.name} ...")
+        runs.append(training.resume(name, checkpoint))
+    picture = chart.draw(losses_before, runs, folder / "losses.png")
+    return DemoResult(folder, losses_before, validation_loss_before, tuple(runs), picture)
