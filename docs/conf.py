@@ -14,7 +14,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"liontool {version}"
 
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "description"
