@@ -1,0 +1,123 @@
+"""The documentation says what is there, and its examples run."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+import liontool
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+RUNNABLE = re.compile(r"<!-- runs -->\n```python\n(.*?)```", re.DOTALL)
+TERM = re.compile(r"^`-.*\n(?=: )", re.MULTILINE)
+FLAG = re.compile(r"`(--?[a-z][a-z-]*)")
+
+
+def examples() -> list[object]:
+    """Every Python example that is marked as one that runs."""
+    return [
+        pytest.param(code, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, code in enumerate(RUNNABLE.findall(page.read_text(encoding="utf-8")))
+    ]
+
+
+def commands() -> dict[str, typer.core.TyperCommand]:
+    """The commands by name."""
+    from liontool.cli import app
+
+    group = typer.main.get_command(app)
+    return dict(group.commands)  # type: ignore[attr-defined]
+
+
+def flags(name: str) -> set[str]:
+    """Every spelling of every option that `--help` of a command shows."""
+    return {
+        spelling
+        for parameter in commands()[name].params
+        if parameter.param_type_name == "option"
+        for spelling in parameter.opts
+    }
+
+
+def adamw_checkpoint(model: torch.nn.Module, path: Path) -> None:
+    """What a plain training script saves after some steps of AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
+
+
+@pytest.mark.parametrize("code", examples())
+def test_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example runs as it stands beside an AdamW checkpoint and its converted file."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 2)
+    adamw_checkpoint(model, tmp_path / "adamw.ckpt")
+    liontool.convert_checkpoint("adamw.ckpt", lr_ratio=3)
+    assert (tmp_path / "adamw.lion.ckpt").is_file()
+    exec(compile(code, "example", "exec"), {"model": model})
+
+
+def test_there_are_examples() -> None:
+    """The pattern that finds examples finds them."""
+    assert len(examples()) >= 4
+
+
+def test_docstring_examples_of_the_optimizers_run() -> None:
+    """The examples of Lion and LionSF run."""
+    from liontool import optim
+    from liontool.optim import lion, lion_sf
+
+    attempted = 0
+    for module in (optim, lion, lion_sf):
+        failed, tried = doctest.testmod(module)
+        assert failed == 0
+        attempted += tried
+    assert attempted >= 2
+
+
+@pytest.mark.parametrize("name", ["convert", "inspect", "demo"])
+def test_every_command_has_a_page_in_the_index(name: str) -> None:
+    """A command has a page, and the table of contents leads to it."""
+    assert (DOCS / f"{name}.md").is_file()
+    assert f"\n{name}\n" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+def test_no_command_is_forgotten() -> None:
+    """The list of the test above is whole."""
+    assert set(commands()) == {"convert", "inspect", "demo"}
+
+
+@pytest.mark.parametrize("name", ["convert", "inspect", "demo"])
+def test_a_page_describes_the_options_of_its_command(name: str) -> None:
+    """The options described are exactly those that `--help` shows."""
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    described = {flag for term in TERM.findall(page) for flag in FLAG.findall(term)}
+    assert described == flags(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_command_lines_use_options_that_exist(page: Path) -> None:
+    """Every `liontool ...` line in the docs has only options that its command has."""
+    text = page.read_text(encoding="utf-8")
+    for name, words in re.findall(r"liontool (convert|inspect|demo)\b([^\n`]*)", text):
+        used = set(re.findall(r"(?<=[ \[])--?[a-z][a-z-]*", words))
+        assert used <= flags(name) | {"--help"}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Every relative link in README and docs names a file of the repository."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
