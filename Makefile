@@ -7,7 +7,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+EXTRAS := plot,interop,test,docs,dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+# Quiet while it works; a failure is repeated aloud.
+install = $(PIP) -qq $(1) || $(PIP) $(1)
 
 # A constraint in the environment also binds the isolated environment that pip builds liontool in.
 export PIP_CONSTRAINT := constraints.txt
@@ -51,15 +54,15 @@ clean:
 $(VENV)/installed-torch: constraints.txt
 	@echo "making $(VENV): torch"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -qq -c constraints.txt torch
+	@$(call install,torch)
 	@touch $@
 
 $(VENV)/installed-demo: $(VENV)/installed-torch pyproject.toml
 	@echo "making $(VENV): liontool and what the demo needs"
-	$(PIP) install -qq -c constraints.txt -e ".[plot]"
+	@$(call install,-e ".[plot]")
 	@touch $@
 
 $(VENV)/installed-all: $(VENV)/installed-torch pyproject.toml
 	@echo "making $(VENV): liontool, the frameworks it is tested with, the tools (2 minutes)"
-	$(PIP) install -qq -c constraints.txt -e ".[plot,interop,test,docs,dev]"
+	@$(call install,-e ".[$(EXTRAS)]")
 	@touch $@ $(VENV)/installed-demo
