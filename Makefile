@@ -44,7 +44,7 @@ docs: $(VENV)/installed-all
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(VENV)/installed-all
-	$(BIN)/python benchmarks/run_all.py
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:
 	rm -rf $(VENV) docs/_build
