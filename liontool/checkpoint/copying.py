@@ -1,7 +1,7 @@
 """From pieces to a file: what is in another file already is copied by the kernel, holes and all.
 
 A file to be written is a list of pieces whose lengths are known beforehand, so that space can be
-checked and headers written first. Bytes pass through this process only where they must be looked at.
+checked and headers written first. Bytes pass through this process only where it must look at them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 from liontool.checkpoint import values
 from liontool.checkpoint.document import ITEM_SIZES, Span, Stored, TensorRef
+from liontool.checkpoint.reading import BLOCK, open_file, read_into, too_short
 from liontool.checkpoint.system import SYSTEM
-from liontool.errors import ReadError, RefusedError, SourceChangedError
+from liontool.errors import RefusedError
 
-_BLOCK = 1 << 20
 _KERNEL_BLOCK = 1 << 26  # small enough for a live progress bar and for Ctrl-C
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -94,11 +93,11 @@ class Late:
     make: Callable[[], bytes]
 
 
-Piece = Union[Literal, Raw, Stream, Late]
+Piece = Literal | Raw | Stream | Late
 
 
 def of_tensor(tensor: TensorRef, *, scan: bool = False, crc: Checksum | None = None) -> Piece:
-    """The piece for a tensor's elements in order, little-endian: Raw where they lie so in a file."""
+    """The piece for a tensor's elements in order, little-endian: Raw if a file has them so."""
     source = tensor.source
     if not isinstance(source, Stored) or not tensor.is_contiguous:
         return Stream(tensor, scan, crc)
@@ -124,9 +123,7 @@ def needed(pieces: Iterable[Piece]) -> int:
         )
 
 
-def write(
-    pieces: Iterable[Piece], fd: int, progress: Callable[[int], None] | None = None
-) -> None:
+def write(pieces: Iterable[Piece], fd: int, progress: Callable[[int], None] | None = None) -> None:
     """Write the pieces one after the other.
 
     Args:
@@ -191,13 +188,10 @@ class _Sources:
         """The file of `span`, which must be long enough."""
         if span.file != self._file:
             self.__exit__()
-            try:
-                self._fd = os.open(span.file, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise ReadError(f"{span.file}: {error.strerror}") from error
+            self._fd = open_file(span.file)
             self._file = span.file
         if os.fstat(self._fd).st_size < span.offset + span.length:
-            raise _too_short(span.file)
+            raise too_short(span.file)
         return self._fd
 
     def extents(self, span: Span) -> Iterator[tuple[int, int]]:
@@ -217,10 +211,6 @@ class _Sources:
             start = hole
 
 
-def _too_short(file: Path) -> SourceChangedError:
-    return SourceChangedError(f"{file}: is shorter than it was when it was opened; try again")
-
-
 class _Writer:
     """Puts pieces at the position of a file descriptor."""
 
@@ -228,7 +218,7 @@ class _Writer:
         self._fd = fd
         self._sources = sources
         self._progress = progress
-        self._buffer = memoryview(bytearray(_BLOCK))
+        self._buffer = memoryview(bytearray(BLOCK))
         self._kernel = [self._copy_file_range, self._sendfile]
 
     def put(self, piece: Piece) -> None:
@@ -258,7 +248,7 @@ class _Writer:
         for start, tensor in _in_order(piece.scan):
             span = values.span_of(tensor) if tensor.is_contiguous else None
             if span is None or start < position or start + span.length > stop:
-                _check(tensor)  # a view across, or one that overlaps: its own pass
+                check_finite(tensor)  # a view across, or one that overlaps: its own pass
                 continue
             self._pass(Span(span.file, position, start - position), None, piece.crc)
             self._pass(span, tensor, piece.crc)
@@ -269,8 +259,8 @@ class _Writer:
         """Copy a range through the buffer, looking at it."""
         if tensor is None and crc is None:
             return self._put_plain(span)
-        for offset in range(span.offset, span.offset + span.length, _BLOCK):
-            length = min(_BLOCK, span.offset + span.length - offset)
+        for offset in range(span.offset, span.offset + span.length, BLOCK):
+            length = min(BLOCK, span.offset + span.length - offset)
             part = Span(span.file, offset, length)
             if not any(self._sources.extents(part)):
                 if crc is not None:
@@ -278,12 +268,12 @@ class _Writer:
                 self._skip(length)
                 continue
             block = self._read(part)
-            self._look(block, tensor, crc)
+            self._look(block, tensor, crc, _byteorder(tensor))
             self._write(block)
 
     def _put_stream(self, piece: Stream) -> None:
         length = 0
-        for block in values.byte_blocks(piece.tensor, _BLOCK):
+        for block in values.byte_blocks(piece.tensor, BLOCK):
             length += len(block)
             self._look(block, piece.tensor if piece.scan else None, piece.crc)
             self._write(block)
@@ -291,9 +281,13 @@ class _Writer:
             raise ValueError(f"{piece.tensor.label}: {length} bytes instead of {piece.length}")
 
     def _look(
-        self, block: bytes | memoryview, tensor: TensorRef | None, crc: Checksum | None
+        self,
+        block: bytes | memoryview,
+        tensor: TensorRef | None,
+        crc: Checksum | None,
+        order: str = "little",
     ) -> None:
-        if tensor is not None and not values.is_finite(block, tensor):
+        if tensor is not None and not values.all_finite(block, tensor.dtype, order):
             raise _nonfinite(tensor)
         if crc is not None:
             crc.update(block)
@@ -305,7 +299,7 @@ class _Writer:
         while offset < stop:
             done = self._copy_in_kernel(fd, offset, min(stop - offset, _KERNEL_BLOCK))
             if not done:
-                done = min(stop - offset, _BLOCK)
+                done = min(stop - offset, BLOCK)
                 self._write(self._read(Span(span.file, offset, done)))
             else:
                 self._progress(done)
@@ -332,7 +326,7 @@ class _Writer:
     def _read(self, span: Span) -> memoryview:
         """The bytes of a short range, in the buffer."""
         block = self._buffer[: span.length]
-        values.read_into(self._sources.open(span), span, block)
+        read_into(self._sources.open(span), span, block)
         return block
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -355,7 +349,14 @@ def _in_order(tensors: Sequence[TensorRef]) -> list[tuple[int, TensorRef]]:
     return sorted(pairs, key=lambda pair: pair[0])
 
 
-def _check(tensor: TensorRef) -> None:
+def _byteorder(tensor: TensorRef | None) -> str:
+    if tensor is not None and isinstance(tensor.source, Stored):
+        return tensor.source.storage.byteorder
+    return "little"
+
+
+def check_finite(tensor: TensorRef) -> None:
+    """Read a tensor; a RefusedError if it holds NaN or infinity (id "nonfinite")."""
     if values.count_nonfinite(tensor):
         raise _nonfinite(tensor)
 

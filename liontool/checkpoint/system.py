@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+StrPath = str | os.PathLike[str]
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -16,22 +18,22 @@ def _unsupported(*_: Any, **__: Any) -> int:
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
-def _renameat2(old: str, new: str, flags: int) -> None:
+def _renameat2(old: StrPath, new: StrPath, flags: int) -> None:
     """Linux's renameat2, which Python does not offer; ENOSYS where the C library has none."""
     import ctypes
 
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", _unsupported)
     if function(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags):
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), old, None, new)
+        raise OSError(code, os.strerror(code), os.fspath(old), None, os.fspath(new))
 
 
-def _rename_new(old: str, new: str) -> None:
+def _rename_new(old: StrPath, new: StrPath) -> None:
     """Rename, but fail with EEXIST if `new` is there."""
     _renameat2(old, new, _RENAME_NOREPLACE)
 
 
-def _exchange(old: str, new: str) -> None:
+def _exchange(old: StrPath, new: StrPath) -> None:
     """Swap two names in one step, so that neither is ever missing."""
     _renameat2(old, new, _RENAME_EXCHANGE)
 
@@ -43,14 +45,13 @@ class System:
         self.open = os.open
         self.close = os.close
         self.write = os.write
-        self.pread = os.preadv
+        self.preadv = os.preadv
         self.lseek = os.lseek
         self.copy_file_range: Callable[[int, int, int, int], int] = getattr(
             os, "copy_file_range", _unsupported
         )
         self.sendfile = os.sendfile
         self.ftruncate = os.ftruncate
-        self.fchmod = os.fchmod
         self.fsync = os.fsync
         self.statvfs = os.statvfs
         self.mkdir = os.mkdir
@@ -60,10 +61,11 @@ class System:
         self.rename_new = _rename_new
         self.exchange = _exchange
         self.unlink = os.unlink
+        self.rmdir = os.rmdir
         self.rmtree = _rmtree
 
 
-def _rmtree(folder: str) -> None:
+def _rmtree(folder: StrPath) -> None:
     import shutil  # only for folders: `inspect` should not pay for it
 
     shutil.rmtree(folder)

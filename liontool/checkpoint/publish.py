@@ -1,0 +1,313 @@
+"""Makes files and folders appear, whole and durable, or not at all; nothing else here does.
+
+A result is written under a hidden name beside its target, flushed to the disk and renamed, and the
+folder is flushed too. With `force` the old one stays until then: the two names are exchanged, and
+what goes wrong before the last flush is taken back. Clean-up looks at what is there and not at what
+was meant to be done, so it is right after an interrupt at any point.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from liontool.checkpoint.system import SYSTEM
+from liontool.errors import NoSpaceError, OutputExistsError, PublishError, UnsafePathError
+
+SUFFIX = ".liontool-tmp"
+"""How the hidden names end. One that is left after a power failure can be deleted."""
+
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+Hook = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file that is being written, at `fd`."""
+
+    fd: int
+
+
+@contextmanager
+def new_file(
+    target: Path, *, size: int, force: bool, before_publish: Hook | None = None
+) -> Iterator[NewFile]:
+    """A new file to be written in the body; it appears as `target` when the body is done.
+
+    Args:
+        target: Its name; a symbolic link is followed.
+        size: Bytes that it will take on disk.
+        force: Whether to replace a file that is there.
+        before_publish: Called after the last byte; an exception calls everything off.
+
+    Raises:
+        OutputExistsError: `target` is there and `force` is false.
+        NoSpaceError: Too little room.
+        PublishError: Anything else went wrong; nothing was left behind.
+    """
+    stage = _Stage(target, force)
+    with stage.guarded(size):
+        with _created(stage.temporary) as fd:
+            yield NewFile(fd)
+            SYSTEM.fsync(fd)
+        stage.publish(before_publish)
+
+
+class NewFolder:
+    """A folder that is being filled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._folders = {path}
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[NewFile]:
+        """A new file to be written in the body. `name` is relative, with slashes."""
+        with _created(self._place(name)) as fd:
+            yield NewFile(fd)
+            SYSTEM.fsync(fd)
+
+    def link(self, name: str, target: str) -> None:
+        """A symbolic link to `target`, as it is."""
+        SYSTEM.symlink(target, self._place(name))
+
+    def flush(self) -> None:
+        """Make all names in the folder durable."""
+        for folder in self._folders:
+            _flush_folder(folder)
+
+    def _place(self, name: str) -> Path:
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts or not relative.parts:
+            raise UnsafePathError(f"'{name}' leads out of the folder that is being written")
+        path = self._path / relative
+        self._make(path.parent)
+        return path
+
+    def _make(self, folder: Path) -> None:
+        if folder not in self._folders:
+            self._make(folder.parent)
+            SYSTEM.mkdir(folder, 0o777)
+            self._folders.add(folder)
+
+
+@contextmanager
+def new_folder(
+    target: Path, *, size: int, force: bool, before_publish: Hook | None = None
+) -> Iterator[NewFolder]:
+    """A new folder to be filled in the body; it appears as `target` when the body is done.
+
+    Arguments and errors are those of `new_file`.
+    """
+    stage = _Stage(target, force, is_folder=True)
+    with stage.guarded(size):
+        SYSTEM.mkdir(stage.temporary, 0o777)
+        folder = NewFolder(stage.temporary)
+        yield folder
+        folder.flush()
+        stage.publish(before_publish)
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[int]:
+    """A descriptor of a file that was not there; its mode is 0666 less the umask."""
+    fd = SYSTEM.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield fd
+    finally:
+        SYSTEM.close(fd)
+
+
+def _flush_folder(folder: Path) -> None:
+    fd = SYSTEM.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        SYSTEM.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system whose folders need no flush
+            raise
+    finally:
+        SYSTEM.close(fd)
+
+
+class _Stage:
+    """A hidden name beside the target, and its way to the target and back."""
+
+    def __init__(self, target: Path, force: bool, *, is_folder: bool = False) -> None:
+        self.shown = target
+        self.target = Path(os.path.realpath(target))
+        self.force = force
+        self.is_folder = is_folder
+        hidden = f".{os.getpid()}-{os.urandom(4).hex()}"
+        self.temporary = self.target.parent / f"{hidden}{SUFFIX}"
+        self.aside = self.target.parent / f"{hidden}.old{SUFFIX}"
+        self._identity: tuple[int, int] | None = None
+        self._reserved = False
+        self._durable = False
+
+    @contextmanager
+    def guarded(self, size: int) -> Iterator[None]:
+        """Check the target, and on any exception leave everything as it was."""
+        try:
+            self._check_target()
+            _check_space(self.shown, self.target.parent, size)
+            yield
+        except BaseException as error:
+            left = self._clean_up_surely()
+            if isinstance(error, OSError):
+                if self._durable and not left:
+                    return  # only removing the old one failed, and the second try did it
+                raise self._explained(error, size, left) from error
+            raise
+
+    def publish(self, before_publish: Hook | None) -> None:
+        """Let the finished temporary become the target."""
+        self._identity = _identity(self.temporary)
+        if before_publish is not None:
+            before_publish()
+        try:
+            if self.force and os.path.lexists(self.target):
+                self._replace()
+            else:
+                self._appear()
+        except FileExistsError:
+            raise self._exists() from None
+        _flush_folder(self.target.parent)
+        self._durable = True
+        self._clean_up()
+
+    # --- the way there --------------------------------------------------------------------------
+
+    def _check_target(self) -> None:
+        if not self.target.parent.is_dir():
+            raise PublishError(
+                f"{self.shown}: there is no folder {self.target.parent}; make it first"
+            )
+        try:
+            mode = os.lstat(self.target).st_mode
+        except FileNotFoundError:
+            return
+        if not self.force:
+            raise self._exists()
+        if not (stat.S_ISDIR(mode) if self.is_folder else stat.S_ISREG(mode)):
+            kind = "a folder" if self.is_folder else "a regular file"
+            raise PublishError(f"{self.shown}: is not {kind}, so it is not replaced by one")
+
+    def _exists(self) -> OutputExistsError:
+        return OutputExistsError(
+            f"{self.shown}: is there already; give another name with -o, or replace it with --force"
+        )
+
+    def _appear(self) -> None:
+        """Take the target's name; FileExistsError if somebody else has taken it meanwhile."""
+        try:
+            SYSTEM.rename_new(self.temporary, self.target)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        try:
+            SYSTEM.link(self.temporary, self.target)
+        except FileExistsError:
+            raise
+        except OSError:  # folders have no hard links, nor have some file systems
+            self._reserve()
+            SYSTEM.rename(self.temporary, self.target)
+
+    def _reserve(self) -> None:
+        if self.is_folder:
+            SYSTEM.mkdir(self.target, 0o777)
+        else:
+            with _created(self.target):
+                pass
+        self._reserved = True
+
+    def _replace(self) -> None:
+        """Take the target's name; the old one keeps another until all is durable."""
+        try:
+            SYSTEM.exchange(self.temporary, self.target)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        try:
+            SYSTEM.link(self.target, self.aside)
+        except OSError:  # see _appear; the target is missing for a moment
+            SYSTEM.rename(self.target, self.aside)
+        SYSTEM.rename(self.temporary, self.target)
+
+    # --- the way back ---------------------------------------------------------------------------
+
+    def _clean_up_surely(self) -> bool:
+        """Clean up in spite of a second interrupt; whether something is left all the same."""
+        for _ in range(2):
+            with suppress(OSError, KeyboardInterrupt):
+                self._clean_up()
+                return False
+        return True
+
+    def _clean_up(self) -> None:
+        if not self._durable:
+            self._take_back()
+        if os.path.lexists(self.target) or not self.force:
+            self._remove(self.aside)
+        self._remove(self.temporary)
+
+    def _take_back(self) -> None:
+        """Undo whatever has been done to the name of the target."""
+        if self._is_ours(self.target):
+            if not os.path.lexists(self.temporary):
+                SYSTEM.rename(self.target, self.temporary)
+            elif self._is_ours(self.temporary):  # two links to one file
+                SYSTEM.unlink(self.target)
+            else:  # the temporary name is the old file's
+                SYSTEM.exchange(self.temporary, self.target)
+        elif self._reserved:
+            self._remove(self.target)
+        if os.path.lexists(self.aside) and not os.path.lexists(self.target):
+            SYSTEM.rename(self.aside, self.target)
+
+    def _is_ours(self, path: Path) -> bool:
+        return self._identity is not None and _identity(path) == self._identity
+
+    def _remove(self, path: Path) -> None:
+        if os.path.lexists(path):
+            (SYSTEM.rmtree if self.is_folder else SYSTEM.unlink)(path)
+
+    def _explained(self, error: OSError, size: int, left: bool) -> PublishError:
+        if error.errno in _DISK_FULL:
+            return NoSpaceError(_no_space(self.shown, self.target.parent, size))
+        text = f"{self.shown}: cannot be written: {error.strerror or error}"
+        if self._durable:
+            text = f"{self.shown}: is written, but the old one stayed behind: {error.strerror}"
+        return PublishError(f"{text}; delete {self.temporary}" if left else text)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check_space(shown: Path, folder: Path, size: int) -> None:
+    room = SYSTEM.statvfs(folder)
+    # Some network file systems do not know their size and say 0.
+    if room.f_blocks and size > room.f_bavail * room.f_frsize:
+        raise NoSpaceError(_no_space(shown, folder, size))
+
+
+def _no_space(shown: Path, folder: Path, size: int) -> str:
+    room = os.statvfs(folder)
+    free = room.f_bavail * room.f_frsize
+    return (
+        f"{shown}: needs {size:,} bytes, and {folder} has {free:,} bytes free; "
+        "make room there, or name another disk with -o"
+    )
