@@ -1,0 +1,159 @@
+"""`liontool convert`: an AdamW checkpoint becomes a Lion checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from liontool.cli import options
+
+_RULE = "The rule"
+_CARE = "What to take, what to accept"
+
+
+def convert(
+    source: options.Source,
+    lr_ratio: Annotated[
+        Any,
+        typer.Option(
+            metavar="R|auto",
+            parser=options.ratio,
+            show_default=False,
+            help="Divide every learning rate by this, 3 to 10 in the papers; "
+            "auto estimates it from the moments. Required.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            show_default=False,
+            help="Where to write; beside SRC in the same container if not given. "
+            "A name in .safetensors or .pt takes the optimizer state alone.",
+        ),
+    ] = None,
+    to: Annotated[
+        Literal["lion", "lion-sf"],
+        typer.Option(rich_help_panel=_RULE, help="Lion, or its schedule-free form."),
+    ] = "lion",
+    package: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="PACKAGE",
+            rich_help_panel=_RULE,
+            help="Whose Lion will load the result: liontool, lion-pytorch, timm ...",
+        ),
+    ] = "liontool",
+    momentum: Annotated[
+        Literal["copy", "scaled", "zeros"] | None,
+        typer.Option(
+            show_default=False,
+            rich_help_panel=_RULE,
+            help="What Lion's momentum starts from. Default: copy for liontool, scaled for others.",
+        ),
+    ] = None,
+    betas: Annotated[
+        Any,
+        typer.Option(
+            metavar="A,B",
+            parser=options.betas,
+            show_default=False,
+            rich_help_panel=_RULE,
+            help="Lion's betas. Default: 0.9,0.99.",
+        ),
+    ] = None,
+    decay: Annotated[
+        Literal["scaled", "kept", "decoupled"],
+        typer.Option(
+            rich_help_panel=_RULE,
+            help="Weight decay: times the ratio, as it is, or for a Lion that decays without lr.",
+        ),
+    ] = "scaled",
+    zero_stale: Annotated[
+        bool,
+        typer.Option(
+            "--zero-stale",
+            rich_help_panel=_RULE,
+            help="Write zeros where AdamW's momentum has died away (rows of rare tokens).",
+        ),
+    ] = False,
+    framework: options.Framework = None,
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            show_default=False,
+            rich_help_panel=_CARE,
+            help="Only this optimizer, by its path in the file; may be repeated.",
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            show_default=False,
+            rich_help_panel=_CARE,
+            help="Go on in spite of a refusal with this id; may be repeated.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace OUT if it exists."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show everything, write nothing."),
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Turn an AdamW checkpoint into the same kind of checkpoint for Lion.
+
+    The source is never touched. The last thing printed is what to change in your script.
+
+    Example: liontool convert adamw.ckpt --lr-ratio 3
+    """
+    if lr_ratio is None:
+        raise ValueError(_ratio_missing(source))
+    from liontool.cli import progress
+    from liontool.convert import convert_checkpoint
+
+    with progress.copying() as advance:
+        report = convert_checkpoint(
+            source,
+            output=output,
+            lr_ratio=lr_ratio,
+            to=to,
+            package=package,
+            momentum=momentum,
+            betas=betas,
+            decay=decay,
+            zero_stale=zero_stale,
+            framework=framework,
+            optimizers=tuple(optimizer or ()),
+            allow=tuple(allow or ()),
+            force=force,
+            dry_run=dry_run,
+            progress=advance,
+        )
+    if as_json:
+        from liontool.cli import json_output
+
+        json_output.write(report.to_dict())
+    else:
+        from liontool.cli import conversion_view
+
+        conversion_view.show(report)
+
+
+def _ratio_missing(source: Path) -> str:
+    return (
+        "--lr-ratio is missing: Lion wants a learning rate 3 to 10 times smaller than AdamW's; "
+        "give the factor (--lr-ratio 3), or have it estimated from the checkpoint: "
+        f"liontool convert {shlex.quote(str(source))} --lr-ratio auto"
+    )

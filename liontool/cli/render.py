@@ -1,0 +1,108 @@
+"""What every view is made of: headings, facts, tables, lists and text to copy.
+
+Everything is drawn without markup, so that no name in a file can give orders, at the width of the
+terminal (80 columns where there is none), and without colours unless it goes to a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from liontool.cli.escape import safe
+
+HEADING = "bold"
+LABEL = "dim"
+GOOD = "green"
+WARNING = "yellow"
+
+
+class Page:
+    """A column of blocks on stdout, an empty line between any two.
+
+    Cells and sentences are escaped here; callers pass them as they are.
+    """
+
+    def __init__(self) -> None:
+        # Made for each page: the console must see the stdout and the width of this moment.
+        self._console = Console(markup=False, highlight=False, emoji=False)
+        self._empty = True
+
+    def headline(self, text: str, style: str = HEADING) -> None:
+        """One line that is never broken, so that a path in it can be copied."""
+        self._gap()
+        self._line(text, style)
+
+    def heading(self, text: str) -> None:
+        """The title of the blocks below."""
+        self.headline(text)
+        self._empty = True
+
+    def lines(self, *lines: str) -> None:
+        """Lines of their own, never broken, with their spaces: for code to copy."""
+        self._gap()
+        for line in lines:
+            self._line(line)
+
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """Names and values, one pair a line."""
+        self._gap()
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style=LABEL, no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in facts.items():
+            grid.add_row(safe(name), safe(value))
+        self._block(grid)
+
+    def items(self, sentences: Iterable[str], mark: str = "-", style: str = "") -> None:
+        """A list of sentences, broken between words."""
+        self._gap()
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(style=style, no_wrap=True)
+        grid.add_column(overflow="fold")
+        for sentence in sentences:
+            grid.add_row(mark, safe(sentence))
+        self._block(grid)
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        left: int = 1,
+    ) -> None:
+        """A table with a line under its head.
+
+        Args:
+            columns: The head.
+            rows: Cells, as many as columns.
+            left: How many columns from the left are text; the others are numbers, set to the right.
+        """
+        self._gap()
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style=LABEL)
+        for index, column in enumerate(columns):
+            justify = "left" if index < left else "right"
+            table.add_column(safe(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in rows:
+            table.add_row(*map(safe, row))
+        self._block(table)
+
+    def _gap(self) -> None:
+        if not self._empty:
+            self._console.print()
+        self._empty = False
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._console.print(Text(safe(text), style=style), soft_wrap=True)
+
+    def _block(self, content: RenderableType) -> None:
+        # Rich fills cells up with spaces, which nobody wants in a file.
+        with self._console.capture() as drawn:
+            self._console.print(Padding(content, (0, 0, 0, 2), expand=False))
+        for line in drawn.get().splitlines():
+            self._console.out(line.rstrip(), highlight=False)

@@ -1,0 +1,145 @@
+"""How a checkpoint's summary is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from liontool.cli import render, wording
+from liontool.inspect.summary import (
+    FileSummary,
+    GroupSummary,
+    OptimizerSummary,
+    SchedulerSummary,
+    Summary,
+)
+
+_COLUMNS = ("lr", "initial_lr", "weight_decay", "betas", "eps")
+_LONGEST_FACT = 60
+_MOST_FILES = 20
+
+
+def show(summary: Summary) -> None:
+    """Print all of `summary` for people."""
+    page = render.Page()
+    page.headline(summary.path)
+    page.facts(dict(_facts(summary)))
+    for optimizer in summary.optimizers:
+        _optimizer(page, optimizer)
+    if summary.schedulers:
+        page.heading("Schedulers that belong to no one optimizer")
+        _schedulers(page, summary.schedulers)
+    if summary.is_folder:
+        _files(page, summary.files)
+
+
+def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
+    yield "container", _container(summary)
+    if summary.no_optimizer is None:
+        yield "framework", summary.framework or ""
+    else:
+        yield "optimizer", f"none: {summary.no_optimizer}"
+    if summary.step is not None:
+        yield "step", wording.count(summary.step)
+    if summary.epoch is not None:
+        yield "epoch", wording.value(summary.epoch)
+    for facts in (summary.facts, *(file.facts for file in summary.files if not summary.is_folder)):
+        for name, value in facts.items():
+            if len(text := wording.value(value)) <= _LONGEST_FACT:
+                yield name, text
+    yield "tensors", _tensors(summary.files)
+
+
+def _container(summary: Summary) -> str:
+    if not summary.is_folder:
+        return ", ".join(f"{file.container}, {wording.size(file.bytes)}" for file in summary.files)
+    files = wording.count(len(summary.files), "file")
+    return f"folder, {files}, {wording.size(sum(file.bytes for file in summary.files))}"
+
+
+def _tensors(files: Sequence[FileSummary]) -> str:
+    totals: dict[str, int] = {}
+    for file in files:
+        for dtype, size in file.dtypes.items():
+            totals[dtype] = totals.get(dtype, 0) + size
+    tensors = wording.count(sum(file.tensors for file in files))
+    elements = wording.count(sum(file.elements for file in files), "element")
+    dtypes = f" ({', '.join(totals)})" if totals else ""
+    return f"{tensors}, {elements}, {wording.size(sum(totals.values()))}{dtypes}"
+
+
+def _optimizer(page: render.Page, optimizer: OptimizerSummary) -> None:
+    where = f" ({optimizer.label})" if optimizer.label else ""
+    page.heading(f"Optimizer: {optimizer.kind}{where}")
+    page.facts(dict(_optimizer_facts(optimizer)))
+    columns = [name for name in _COLUMNS if any(name in g.fields for g in optimizer.groups)]
+    common = [name for name in columns if len({_cell(g, name) for g in optimizer.groups}) == 1]
+    if common:
+        page.table(
+            ("all groups", "value"), [(name, _cell(optimizer.groups[0], name)) for name in common]
+        )
+    varying = [name for name in columns if name not in common]
+    page.table(
+        ("group", "parameters", "elements", *varying, "moments", "size"),
+        [(str(index), *_group_cells(varying, g)) for index, g in enumerate(optimizer.groups)],
+    )
+    if optimizer.schedulers:
+        page.heading(f"Scheduler{where}")
+        _schedulers(page, optimizer.schedulers)
+
+
+def _group_cells(names: Sequence[str], group: GroupSummary) -> Iterator[str]:
+    yield wording.count(group.parameters)
+    yield wording.count(group.elements)
+    yield from (_cell(group, name) for name in names)
+    yield ", ".join(group.dtypes) or wording.NOTHING
+    yield wording.size(group.bytes)
+
+
+def _optimizer_facts(optimizer: OptimizerSummary) -> Iterator[tuple[str, str]]:
+    if optimizer.assumed:
+        yield "class", "AdamW is assumed; before torch 2.7 Adam's files look the same"
+    if optimizer.without_state:
+        yield "without state", wording.count(optimizer.without_state, "parameter")
+    if optimizer.bytes_adamw is not None and optimizer.bytes_lion is not None:
+        adamw, lion = wording.size(optimizer.bytes_adamw), wording.size(optimizer.bytes_lion)
+        yield "memory", f"{adamw} under AdamW, {lion} under Lion"
+
+
+def _cell(group: GroupSummary, name: str) -> str:
+    return wording.value(group.fields.get(name))
+
+
+def _schedulers(page: render.Page, schedulers: Sequence[SchedulerSummary]) -> None:
+    page.table(("class", "position", "learning rates"), list(_scheduler_rows(schedulers)), left=3)
+
+
+def _scheduler_rows(
+    schedulers: Sequence[SchedulerSummary], depth: int = 0
+) -> Iterator[tuple[str, str, str]]:
+    for scheduler in schedulers:
+        rates = (f"{name} {wording.value(rate)}" for name, rate in scheduler.rates.items())
+        yield (
+            f"{'  ' * depth}{scheduler.kind}",
+            wording.position(scheduler.position, scheduler.length),
+            "; ".join(rates) or wording.NOTHING,
+        )
+        yield from _scheduler_rows(scheduler.children, depth + 1)
+
+
+def _files(page: render.Page, files: Sequence[FileSummary]) -> None:
+    page.heading("Files")
+    page.table(
+        ("file", "container", "tensors", "size"),
+        [_file_cells(file) for file in files[:_MOST_FILES]],
+        left=2,
+    )
+    if len(files) > _MOST_FILES:
+        page.items([f"and {len(files) - _MOST_FILES:,} more (all with --json)"])
+    problems = [file.problem for file in files if file.problem]
+    if problems:
+        page.items(problems, mark="!", style=render.WARNING)
+
+
+def _file_cells(file: FileSummary) -> tuple[str, ...]:
+    container = file.container or "unreadable"
+    return file.name, container, wording.count(file.tensors), wording.size(file.bytes)

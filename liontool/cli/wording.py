@@ -1,0 +1,72 @@
+"""Numbers, sizes and values as people read them; the result is safe to print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from liontool.cli.escape import safe
+
+NOTHING = "-"
+"""Stands for a value that is not there."""
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def value(item: Any) -> str:
+    """A hyperparameter or a state field: six digits are enough to recognise a learning rate."""
+    if item is None:
+        return NOTHING
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, int):
+        return str(item)
+    if isinstance(item, float):
+        return f"{item:.6g}"
+    if isinstance(item, Mapping):
+        return ", ".join(f"{safe(name)} {value(part)}" for name, part in item.items())
+    if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+        return _many([value(part) for part in item])
+    return safe(item)
+
+
+def _many(words: list[str]) -> str:
+    # Schedulers keep a rate for each group, and mostly it is the same one.
+    if len(words) > 2 and len(set(words)) == 1:
+        return f"{words[0]} ({len(words)} times)"
+    return ", ".join(words) or NOTHING
+
+
+def count(number: int | None, noun: str = "") -> str:
+    """ "1,234 tensors", "1 tensor"; "-" for None."""
+    if number is None:
+        return NOTHING
+    plural = "" if number == 1 else "s"
+    return f"{number:,} {noun}{plural}" if noun else f"{number:,}"
+
+
+def size(number: int) -> str:
+    """Bytes in units of 1000, three digits: "81.2 MB"."""
+    amount, unit = float(number), 0
+    while round(amount, 1) >= 1000 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    if unit == 0:
+        return f"{number} B"
+    digits = 0 if amount >= 99.95 else 1 if amount >= 9.995 else 2
+    return f"{amount:.{digits}f} {_UNITS[unit]}"
+
+
+def saving(before: int, after: int) -> str:
+    """ "3.00 GB before, 2.00 GB after: 33 % less"."""
+    text = f"{size(before)} before, {size(after)} after"
+    if not before or before == after:
+        return text
+    change = 100 * (after - before) / before
+    return f"{text}: {abs(change):.0f} % {'less' if change < 0 else 'more'}"
+
+
+def position(steps: int | None, length: float | None) -> str:
+    """ "500 of 1,000"; without what is not known."""
+    if length is None:
+        return count(steps)
+    return f"{count(steps)} of {length:,.0f}"

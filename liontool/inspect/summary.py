@@ -1,0 +1,288 @@
+"""A checkpoint at a glance, from headers alone: what it is, and what a resume would find in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from liontool.checkpoint import frameworks
+from liontool.checkpoint.document import Document, TensorRef, tensors
+from liontool.checkpoint.learning_rates import describe
+from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Scheduler, Slot
+from liontool.checkpoint.plain_values import plain
+from liontool.checkpoint.source import Source, open_source
+from liontool.errors import AmbiguousError, LayoutError, ReadError
+from liontool.states import MOMENT, recognise
+
+SCHEMA = 1
+"""Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
+
+_TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """One parameter group.
+
+    Attributes:
+        parameters: How many parameters it has.
+        elements: Elements of those that have state.
+        dtypes: Of the moments, sorted.
+        bytes: Size of the state.
+        fields: Every hyperparameter.
+    """
+
+    parameters: int
+    elements: int
+    dtypes: tuple[str, ...]
+    bytes: int
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SchedulerSummary:
+    """One learning-rate scheduler.
+
+    Attributes:
+        label: Its path in the file.
+        kind: Its class, as far as its state tells.
+        position: How often it was stepped, where known.
+        length: Its own measure of how long it runs, where it has one.
+        rates: The absolute learning rates that it holds, by field.
+        children: The schedulers nested in it.
+    """
+
+    label: str
+    kind: str
+    position: int | None
+    length: float | None
+    rates: Mapping[str, Any]
+    children: tuple[SchedulerSummary, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptimizerSummary:
+    """One optimizer.
+
+    Attributes:
+        label: Its path in the file; "" where the file is the optimizer.
+        kind: "AdamW", "Adam", "Lion", ...; "unknown" where no table fits.
+        assumed: Whether "AdamW" is a guess: before torch 2.7 Adam's files look the same.
+        groups: Parameter groups in order.
+        without_state: How many parameters have none: frozen, or never used.
+        bytes: Size of the state as it is.
+        bytes_adamw: What the state takes under AdamW; None where there is no first moment.
+        bytes_lion: What it takes under Lion.
+        schedulers: The schedulers that drive it.
+    """
+
+    label: str
+    kind: str
+    assumed: bool
+    groups: tuple[GroupSummary, ...]
+    without_state: int
+    bytes: int
+    bytes_adamw: int | None
+    bytes_lion: int | None
+    schedulers: tuple[SchedulerSummary, ...]
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """One file of the checkpoint that can hold tensors.
+
+    Attributes:
+        name: Below the folder; "" where the checkpoint is one file.
+        container: "torch zip", "safetensors", ...; "" where it could not be read.
+        bytes: Size on disk.
+        tensors: How many.
+        elements: In all of them.
+        tensor_bytes: Size of all of them; those that share a storage count each.
+        dtypes: Bytes of each element type, largest first.
+        facts: What else the container says about itself.
+        problem: Why it could not be read, else None.
+    """
+
+    name: str
+    container: str
+    bytes: int
+    tensors: int = 0
+    elements: int = 0
+    tensor_bytes: int = 0
+    dtypes: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole checkpoint.
+
+    Attributes:
+        path: As it was asked for.
+        is_folder: Whether it is several files.
+        framework: Who wrote it; None where no optimizer was found.
+        no_optimizer: Why none was found, else None.
+        step: Optimizer steps so far, where known.
+        epoch: Epochs so far, where known.
+        facts: What else the framework says.
+        optimizers: Every optimizer.
+        schedulers: Schedulers that belong to no one optimizer.
+        files: Every file that can hold tensors.
+    """
+
+    path: str
+    is_folder: bool
+    framework: str | None
+    no_optimizer: str | None
+    step: int | None
+    epoch: float | None
+    facts: Mapping[str, Any]
+    optimizers: tuple[OptimizerSummary, ...]
+    schedulers: tuple[SchedulerSummary, ...]
+    files: tuple[FileSummary, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the version of the schema first."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def summarise(path: str | PathLike[str], framework: str | None = None) -> Summary:
+    """Look into a checkpoint. A file without an optimizer is fine.
+
+    Args:
+        path: A file or a folder that a training framework wrote.
+        framework: Its name where it should not be found out; then it must fit.
+
+    Raises:
+        ReadError: The files are damaged, unfinished or unsafe.
+        AmbiguousError: Several checkpoints fit.
+        LayoutError: `framework` was given and does not fit.
+    """
+    source = open_source(Path(path))
+    checkpoint, reason = _find(source, framework)
+    return Summary(
+        path=str(path),
+        is_folder=source.is_folder,
+        framework=checkpoint.framework if checkpoint else None,
+        no_optimizer=reason,
+        step=_step(checkpoint) if checkpoint else None,
+        epoch=checkpoint.epoch if checkpoint else None,
+        facts=plain(checkpoint.facts) if checkpoint else {},
+        optimizers=tuple(map(_optimizer, checkpoint.optimizers)) if checkpoint else (),
+        schedulers=tuple(map(_scheduler, checkpoint.loose_schedulers)) if checkpoint else (),
+        files=tuple(_files(source)),
+    )
+
+
+def _find(source: Source, framework: str | None) -> tuple[Checkpoint | None, str | None]:
+    try:
+        return frameworks.find(source, framework)[1], None
+    except AmbiguousError:
+        raise
+    except LayoutError as error:
+        if framework is not None:
+            raise
+        return None, str(error)
+
+
+def _step(checkpoint: Checkpoint) -> int | None:
+    """The framework's count, else that of the first parameter that has one."""
+    if checkpoint.step is not None:
+        return checkpoint.step
+    for optimizer in checkpoint.optimizers:
+        for slot in optimizer.slots.values():
+            step = plain(slot.state.get("step"))
+            if isinstance(step, (int, float)):
+                return int(step)
+    return None
+
+
+def _optimizer(optimizer: Optimizer) -> OptimizerSummary:
+    slots = optimizer.slots
+    found = recognise(
+        (group.fields for group in optimizer.groups), (slot.state.keys() for slot in slots.values())
+    )
+    moments = [slot.state[MOMENT] for slot in slots.values() if MOMENT in slot.state]
+    lion = sum(moment.nbytes for moment in moments if isinstance(moment, TensorRef))
+    return OptimizerSummary(
+        label=optimizer.label,
+        kind=found.kind,
+        assumed=found.assumed,
+        groups=tuple(_group(group, slots) for group in optimizer.groups),
+        without_state=sum(key not in slots for group in optimizer.groups for key in group.params),
+        bytes=sum(tensor.nbytes for slot in slots.values() for _, tensor in _tensors(slot)),
+        bytes_adamw=2 * lion if moments else None,
+        bytes_lion=lion if moments else None,
+        schedulers=tuple(map(_scheduler, optimizer.schedulers)),
+    )
+
+
+def _group(group: ParamGroup, slots: Mapping[int | str, Slot]) -> GroupSummary:
+    own = [slots[key] for key in group.params if key in slots]
+    found = [(name, tensor) for slot in own for name, tensor in _tensors(slot)]
+    return GroupSummary(
+        parameters=len(group.params),
+        elements=sum(map(_elements, own)),
+        dtypes=tuple(sorted({tensor.dtype for name, tensor in found if name != "step"})),
+        bytes=sum(tensor.nbytes for _, tensor in found),
+        fields={name: item for name, item in plain(group.fields).items() if name != "param_names"},
+    )
+
+
+def _tensors(slot: Slot) -> Iterator[tuple[str, TensorRef]]:
+    return ((name, item) for name, item in slot.state.items() if isinstance(item, TensorRef))
+
+
+def _elements(slot: Slot) -> int:
+    """Elements of the parameter: as many as its largest state tensor has."""
+    return max((tensor.numel for name, tensor in _tensors(slot) if name != "step"), default=0)
+
+
+def _scheduler(scheduler: Scheduler) -> SchedulerSummary:
+    found = describe(scheduler)
+    return SchedulerSummary(
+        label=scheduler.label,
+        kind=found.name,
+        position=found.position,
+        length=found.length,
+        rates=found.rates,
+        children=tuple(map(_scheduler, scheduler.children)),
+    )
+
+
+def _files(source: Source) -> Iterator[FileSummary]:
+    if not source.is_folder:
+        yield _file(source.document(), source.path)
+        return
+    for name in source.names():
+        if name.endswith(_TENSOR_FILES):
+            path = source.path / name
+            try:
+                yield _file(source.document(name), path)
+            except ReadError as error:
+                yield FileSummary(name, "", path.stat().st_size, problem=str(error))
+
+
+def _file(document: Document, path: Path) -> FileSummary:
+    found = [tensor for _, tensor in tensors(document.tree)]
+    return FileSummary(
+        name=document.name,
+        container=document.container,
+        bytes=path.stat().st_size,
+        tensors=len(found),
+        elements=sum(tensor.numel for tensor in found),
+        tensor_bytes=sum(tensor.nbytes for tensor in found),
+        dtypes=_by_dtype(found),
+        facts=dict(document.facts),
+    )
+
+
+def _by_dtype(found: Iterable[TensorRef]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for tensor in found:
+        totals[tensor.dtype] = totals.get(tensor.dtype, 0) + tensor.nbytes
+    return dict(sorted(totals.items(), key=lambda item: -item[1]))
