@@ -39,7 +39,7 @@ def adopted(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, An
     state = {
         key: _adopted_state(entry, key, params.get(key), dropped)
         for key, entry in state_dict["state"].items()
-        if entry
+        if params.get(key) is None or entry
     }
     if dropped:
         warnings.warn(
@@ -101,8 +101,6 @@ def _adopted_state(entry: Any, key: Any, param: Tensor | None, dropped: set[str]
             f"parameter {key}: 'exp_avg' has shape {tuple(exp_avg.shape)}, the parameter "
             f"{tuple(param.shape)}; load with the model that the state was saved with"
         )
-    dropped |= entry.keys() - {
-        "exp_avg",
-        "step",
-    }  # Adam's step is left in some files for their loaders
+    # Adam's step is left in some files for the sake of their loaders.
+    dropped |= entry.keys() - {"exp_avg", "step"}
     return {"exp_avg": exp_avg}
