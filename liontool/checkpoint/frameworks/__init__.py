@@ -1,0 +1,138 @@
+"""Where frameworks keep optimizers, schedulers and steps: one lens, one small file, each."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from liontool.checkpoint.document import Document, Place
+from liontool.checkpoint.frameworks import (
+    hf_trainer,
+    lightning,
+    liontool_state,
+    plain,
+    resume_text,
+    torch_layout,
+)
+from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.pairing import pair
+from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.source import Source
+from liontool.errors import AmbiguousError, LayoutError
+
+__all__ = ["FRAMEWORKS", "Framework", "Target", "find", "named"]
+
+_LIONTOOL_STATE = Framework(
+    name="liontool-state",
+    looks_for="a safetensors file with 'liontool.schema' in its metadata",
+    find=liontool_state.find,
+    resume_code=resume_text.state_file,
+)
+
+# In the order of asking: `plain` takes every file.
+FRAMEWORKS = (hf_trainer.FRAMEWORK, lightning.FRAMEWORK, _LIONTOOL_STATE, plain.FRAMEWORK)
+
+_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".tar", ".safetensors")
+_SHOWN = 10
+
+
+def named(name: str) -> Framework:
+    """The framework that `--framework` calls so.
+
+    Raises:
+        LayoutError: There is none of this name.
+    """
+    for framework in FRAMEWORKS:
+        if framework.name == name:
+            return framework
+    names = ", ".join(framework.name for framework in FRAMEWORKS)
+    raise LayoutError(f"unknown framework '{name}'; choose from: {names}")
+
+
+def find(
+    source: Source, name: str | None = None, optimizer_paths: Sequence[str] = ()
+) -> tuple[Framework, Checkpoint]:
+    """Find out which framework wrote a checkpoint, and what is in it.
+
+    Args:
+        source: The file or folder.
+        name: The framework, where guessing is not wanted.
+        optimizer_paths: Take these optimizers only, wherever they are.
+
+    Raises:
+        ReadError: A file is damaged, unfinished or unsafe.
+        LayoutError: Nothing was recognised, or more than one checkpoint.
+    """
+    choice = (named(name),) if name is not None else FRAMEWORKS
+    try:
+        framework, checkpoint = _first(source, choice)
+    except LayoutError as error:
+        if not optimizer_paths or isinstance(error, AmbiguousError):
+            raise
+        framework, checkpoint = choice[-1], Checkpoint(choice[-1].name, ())
+    if optimizer_paths:
+        checkpoint = _only(source, checkpoint, optimizer_paths)
+    return framework, checkpoint
+
+
+def _first(source: Source, choice: Sequence[Framework]) -> tuple[Framework, Checkpoint]:
+    for framework in choice:
+        checkpoint = framework.find(source)
+        if checkpoint is not None:
+            return framework, checkpoint
+    raise _nothing(source, choice)
+
+
+def _nothing(source: Source, choice: Sequence[Framework]) -> LayoutError:
+    """No framework knows the source."""
+    files = source.listing()
+    candidates = [name for name in files if name.endswith(_SUFFIXES)]
+    if candidates and len(choice) > 1:
+        newest = sorted(candidates, key=source.modified, reverse=True)
+        listed = ", ".join(newest[:_SHOWN]) + (", ..." if len(newest) > _SHOWN else "")
+        return AmbiguousError(
+            f"{source.path}: is a folder of files, {len(newest)} of which may be checkpoints, "
+            f"newest first: {listed}; "
+            f"name one: liontool convert {shlex.quote(str(source.path / newest[0]))}"
+        )
+    looked = "; or ".join(framework.looks_for for framework in choice)
+    found = f"a folder with {hf_trainer.listing(files)}" if source.is_folder else "another file"
+    return LayoutError(f"{source.path}: looked for {looked}; found {found}")
+
+
+def _only(source: Source, checkpoint: Checkpoint, paths: Sequence[str]) -> Checkpoint:
+    """The checkpoint with the optimizers at `paths` and the schedulers that are theirs."""
+    known = {optimizer.label: optimizer for optimizer in checkpoint.optimizers}
+    chosen, loose = [], checkpoint.loose_schedulers
+    for path in dict.fromkeys(paths):
+        if path in known:
+            chosen.append(known[path])
+        else:
+            (optimizer,), loose = pair([_at(source, path, known)], loose)
+            chosen.append(optimizer)
+    return replace(checkpoint, optimizers=tuple(chosen), loose_schedulers=loose)
+
+
+def _at(source: Source, dotted: str, known: Collection[str]) -> Optimizer:
+    """The optimizer at a path where the framework keeps none itself."""
+    document, rest = _document(source, dotted)
+    path = None if document is None else torch_layout.follow(document.tree, rest)
+    value = None if document is None or path is None else torch_layout.at(document.tree, path)
+    if document is None or path is None or value is None or not torch_layout.is_optimizer(value):
+        what = "leads nowhere" if path is None else f"leads to {plain.describe(value)}"
+        others = f"; optimizers found: {', '.join(known)}" if known else ""
+        raise LayoutError(
+            f"{source.path}: --optimizer {dotted} {what}, not to an optimizer's state "
+            f"{plain.SHAPE}{others}"
+        )
+    return torch_layout.optimizer(value, Place(document.name, path))
+
+
+def _document(source: Source, dotted: str) -> tuple[Document | None, str]:
+    """In a folder a path begins with the name of a file."""
+    if not source.is_folder:
+        return source.document(), dotted
+    names = [n for n in source.listing() if dotted == n or dotted.startswith(f"{n}.")]
+    name = max(names, key=len, default=None)
+    return (source.document(name), dotted[len(name) + 1 :]) if name else (None, dotted)

@@ -1,0 +1,204 @@
+"""Checkpoint folders of transformers.Trainer: `checkpoint-500/` with optimizer.pt and scheduler.pt.
+
+Its loader reads both with weights_only=True, and reads neither where one of them is missing. It
+deletes old checkpoints by their names, and writes trainer_state.json last.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from liontool.checkpoint.document import Opaque, Value
+from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.pairing import number, pair
+from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.plain_values import plain
+from liontool.checkpoint.source import Source
+from liontool.errors import AmbiguousError, FormatError, LayoutError, LiontoolError, UnfinishedError
+
+_OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
+_STATE, _ARGUMENTS = "trainer_state.json", "training_args.bin"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_SHOWN_CHECKPOINTS = 10
+_SHOWN_FILES = 12
+
+# Arguments that say where the learning rate comes from, in the order to show them.
+_SHOWN_ARGUMENTS = (
+    "optim", "learning_rate", "weight_decay", "lr_scheduler_type", "lr_scheduler_kwargs",
+    "warmup_steps", "warmup_ratio", "max_grad_norm",
+)  # fmt: skip
+
+
+def find(source: Source) -> Checkpoint | None:
+    """The optimizer and scheduler of a checkpoint folder; None where the folder is something else.
+
+    Raises:
+        UnfinishedError: The folder has no trainer_state.json.
+        AmbiguousError: The folder holds checkpoint folders.
+        LayoutError: The optimizer or the scheduler is missing.
+    """
+    if not source.is_folder:
+        return None
+    files = set(source.listing())
+    _refuse_parent(source, files)
+    if not _is_checkpoint(source.path, files):
+        return None
+    _check_complete(source.path, files)
+    source.names()
+    found = torch_layout.search(source.document(_OPTIMIZER))
+    if not found.optimizers:
+        raise LayoutError(
+            f"{source.path / _OPTIMIZER}: holds nothing that optimizer.state_dict() gives; "
+            f"if it is there all the same, say where: --optimizer {_OPTIMIZER}.PATH.IN.TREE"
+        )
+    schedulers = torch_layout.search(source.document(_SCHEDULER)).schedulers
+    optimizers, loose = pair(found.optimizers, schedulers)
+    step, epoch = _progress(source)
+    return Checkpoint("hf-trainer", optimizers, loose, step, epoch, _arguments(source, files))
+
+
+def _refuse_parent(source: Source, files: Collection[str]) -> None:
+    """A run's folder holds several checkpoints; which one is meant is not for us to say."""
+    if _OPTIMIZER in files:
+        return
+    folders = {name.split("/")[0] for name in files if "/" in name}
+    steps = {name: int(m[1]) for name in folders if (m := _CHECKPOINT.fullmatch(name))}
+    if not steps:
+        return
+    newest = sorted(steps, key=lambda name: steps[name], reverse=True)
+    finished = [name for name in newest if f"{name}/{_STATE}" in files]
+    shown = [name if name in finished else f"{name} (unfinished)" for name in newest]
+    listed = ", ".join(shown[:_SHOWN_CHECKPOINTS]) + (
+        ", ..." if len(shown) > _SHOWN_CHECKPOINTS else ""
+    )
+    best = source.path / (finished or newest)[0]
+    raise AmbiguousError(
+        f"{source.path}: holds {len(newest)} checkpoints, newest first: {listed}; "
+        f"name one: liontool convert {shlex.quote(str(best))}"
+    )
+
+
+def _is_checkpoint(path: Path, files: Collection[str]) -> bool:
+    if _STATE in files or _ARGUMENTS in files:
+        return True
+    named = _SCHEDULER in files or _CHECKPOINT.fullmatch(path.name) is not None
+    return _OPTIMIZER in files and named
+
+
+def _check_complete(path: Path, files: Collection[str]) -> None:
+    if _STATE not in files and (_OPTIMIZER in files or _SCHEDULER in files):
+        raise UnfinishedError(
+            f"{path}: has no {_STATE}, which Trainer writes last, so the checkpoint is unfinished; "
+            "take an older one"
+        )
+    if _OPTIMIZER not in files:
+        also = (
+            "; a scheduler is never converted without its optimizer" if _SCHEDULER in files else ""
+        )
+        raise LayoutError(
+            f"{path}: has no {_OPTIMIZER}; was it saved with save_only_model=True, or by "
+            f"save_model()? Found: {listing(files)}{also}"
+        )
+    if _SCHEDULER not in files:
+        raise LayoutError(
+            f"{path}: has {_OPTIMIZER} but no {_SCHEDULER}, and Trainer loads neither without both"
+            f"; to convert the one file: liontool convert {shlex.quote(str(path / _OPTIMIZER))}"
+        )
+
+
+def listing(files: Collection[str]) -> str:
+    """The names of some files, for messages."""
+    names = sorted(files)
+    more = ", ..." if len(names) > _SHOWN_FILES else ""
+    return ", ".join(names[:_SHOWN_FILES]) + more if names else "nothing"
+
+
+def _progress(source: Source) -> tuple[int | None, float | None]:
+    state = source.document(_STATE).tree
+    if not isinstance(state, Mapping):
+        raise FormatError(f"{source.path / _STATE}: is not a JSON object")
+    step = number(state.get("global_step"))
+    return None if step is None else int(step), number(state.get("epoch"))
+
+
+def _arguments(source: Source, files: Collection[str]) -> dict[str, Any]:
+    """What training_args.bin says of the learning rate; the pickled object is read, never made."""
+    if _ARGUMENTS not in files:
+        return {}
+    try:
+        arguments = source.document(_ARGUMENTS).tree
+    except LiontoolError as error:
+        return {_ARGUMENTS: f"cannot be read: {error}"}
+    state = arguments.state if isinstance(arguments, Opaque) else arguments
+    if not isinstance(state, Mapping):
+        return {}
+    return {name: _plain(state[name]) for name in _SHOWN_ARGUMENTS if name in state}
+
+
+def _plain(value: Value) -> Any:
+    """An enum member is pickled as its class called with its value."""
+    if isinstance(value, Opaque):
+        return _plain(value.arguments[0]) if len(value.arguments) == 1 else value.name
+    return plain(value)
+
+
+def output_name(path: Path) -> str:
+    """ "checkpoint-500" gives "lion-checkpoint-500", which rotation leaves alone."""
+    return f"lion-{path.name}"
+
+
+def output_warning(path: Path) -> str | None:
+    """Rotation deletes old folders whose name begins with `checkpoint-`."""
+    if not path.name.startswith("checkpoint-"):
+        return None
+    return (
+        f"'{path.name}' begins with 'checkpoint-', and Trainer deletes such folders in its output_dir "
+        f"when there are more than save_total_limit; a safe name: {output_name(path)}"
+    )
+
+
+def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
+    """A Trainer that builds the Lion itself, and the call that resumes."""
+    optimizer = checkpoint.optimizers[0]
+    lines = [resume_text.import_line(target), "", *_trainer(optimizer, target)]
+    lines += [f"trainer.train(resume_from_checkpoint={str(output)!r})", ""]
+    if target.constant_lr:
+        setting = 'TrainingArguments(lr_scheduler_type="constant", ...)'
+        return "\n".join([*lines, *resume_text.constant_lr_note(target, setting)])
+    return "\n".join([*lines, *_NOTE])
+
+
+_NOTE = (
+    "# The learning rate of the checkpoint wins. In TrainingArguments leave learning_rate and",
+    "# min_lr (in lr_scheduler_kwargs) both as they are, or divide both.",
+)
+
+
+def _trainer(optimizer: Optimizer, target: Target) -> list[str]:
+    """Trainer makes two groups, with and without weight decay; other groups are the user's own."""
+    if len(optimizer.groups) != 2:
+        statement = resume_text.construct(optimizer, target, "model.parameters()")
+        return [statement, "trainer = Trainer(model, args, ..., optimizers=(optimizer, None))"]
+    arguments = {**resume_text.hyperparameters(optimizer), "lr": "args.learning_rate"}
+    items = ", ".join(f'"{name}": {text}' for name, text in arguments.items())
+    return [
+        "trainer = Trainer(",
+        "    model, args, ...,  # as before, and",
+        f"    optimizer_cls_and_kwargs=({target.name}, {{{items}}}),",
+        ")",
+    ]
+
+
+FRAMEWORK = Framework(
+    name="hf-trainer",
+    looks_for=f"a folder with {_OPTIMIZER}, {_SCHEDULER} and {_STATE}",
+    find=find,
+    resume_code=resume_code,
+    output_name=output_name,
+    output_warning=output_warning,
+)

@@ -1,0 +1,86 @@
+"""Lightning's `.ckpt`, as ModelCheckpoint and `trainer.save_checkpoint` write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from liontool.checkpoint.document import Document, Value
+from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.pairing import number, pair
+from liontool.checkpoint.model import Checkpoint
+from liontool.checkpoint.source import Source
+from liontool.errors import LayoutError
+
+_VERSION = "pytorch-lightning_version"
+_OPTIMIZERS, _SCHEDULERS = "optimizer_states", "lr_schedulers"
+
+
+def find(source: Source) -> Checkpoint | None:
+    """The optimizers and schedulers of a `.ckpt`; None where the file is something else.
+
+    Raises:
+        LayoutError: The file was saved with the weights only.
+    """
+    tree = None if source.is_folder else source.document().tree
+    if not isinstance(tree, Mapping) or _VERSION not in tree:
+        return None
+    document = source.document()
+    found = _states(document, tree)
+    optimizers, loose = pair(found.optimizers, found.schedulers)
+    step, epoch = number(tree.get("global_step")), number(tree.get("epoch"))
+    return Checkpoint(
+        "lightning",
+        optimizers,
+        loose,
+        step=None if step is None else int(step),
+        epoch=epoch,
+        facts={"lightning version": tree[_VERSION], **torch_layout.object_facts(document, found)},
+    )
+
+
+def _states(document: Document, tree: Mapping[str, Value]) -> torch_layout.Found:
+    """Lightning's own lists only: other dicts that look alike are the user's."""
+    found = torch_layout.search(document, [(_OPTIMIZERS,), (_SCHEDULERS,)])
+    if not found.optimizers:
+        why = "is empty" if _OPTIMIZERS in tree else "is missing"
+        raise LayoutError(
+            f"{document.path}: '{_OPTIMIZERS}' {why}, so it holds weights but no optimizer; was it "
+            "saved with save_weights_only=True? Take a full checkpoint, or say where the optimizer "
+            "is: --optimizer PATH.IN.TREE"
+        )
+    return found
+
+
+def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
+    """`configure_optimizers` with the Lion, and the call of `fit`."""
+    objects = checkpoint.facts.get("objects", ())
+    lines = [resume_text.import_line(target), "", "# in your LightningModule"]
+    lines += ["def configure_optimizers(self):"]
+    for index, optimizer in enumerate(checkpoint.optimizers):
+        name = "optimizer" if index == 0 else f"optimizer_{index + 1}"
+        lines += ["    " + resume_text.construct(optimizer, target, "self.parameters()", name)]
+    lines += ["    ...  # return it with the same schedulers as before"]
+    lines += ["", *_fit(output, objects)]
+    note = resume_text.constant_lr_note(
+        target, "return the optimizer alone from configure_optimizers, without a scheduler"
+    )
+    return "\n".join([*lines, *note])
+
+
+def _fit(output: Path, objects: tuple[str, ...]) -> list[str]:
+    if not objects:
+        return [f"trainer.fit(model, ckpt_path={str(output)!r})"]
+    return [
+        f"# {', '.join(objects)} in the file: weights_only=False, for files that you trust",
+        f"trainer.fit(model, ckpt_path={str(output)!r}, weights_only=False)",
+    ]
+
+
+FRAMEWORK = Framework(
+    name="lightning",
+    looks_for=f"a file with '{_VERSION}' and '{_OPTIMIZERS}'",
+    find=find,
+    resume_code=resume_code,
+)

@@ -1,0 +1,139 @@
+"""Any file that holds torch's optimizer state: a bare state dict, or a training loop's own dict.
+
+torch.save(optimizer.state_dict(), path)
+torch.save({"model": ..., "optimizer": ..., "scheduler": ..., "step": 500}, path)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value
+from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.pairing import number, pair
+from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.source import Source
+from liontool.errors import LayoutError
+
+_STEP_KEYS = ("step", "global_step", "iter_num", "iteration", "iter", "num_updates", "steps")
+SHAPE = "{'state': ..., 'param_groups': ...}"
+_SHOWN_KEYS = 8
+
+
+def find(source: Source) -> Checkpoint | None:
+    """Every optimizer of the file, wherever it is; None for a folder.
+
+    Raises:
+        LayoutError: There is no optimizer, or only as a pickled object.
+    """
+    if source.is_folder:
+        return None
+    document = source.document()
+    found = torch_layout.search(document)
+    if not found.optimizers:
+        raise _no_optimizer(document, found)
+    optimizers, loose = pair(found.optimizers, found.schedulers)
+    return Checkpoint(
+        "plain",
+        optimizers,
+        loose,
+        step=_step(document.tree, optimizers),
+        epoch=_told(document.tree, ("epoch",)),
+        facts=torch_layout.object_facts(document, found),
+    )
+
+
+def _told(tree: Value, keys: Sequence[str]) -> float | None:
+    """The first number that the top of the tree keeps under one of `keys`."""
+    if not isinstance(tree, Mapping):
+        return None
+    numbers = (number(tree.get(key)) for key in keys)
+    return next((value for value in numbers if value is not None), None)
+
+
+def _step(tree: Value, optimizers: Sequence[Optimizer]) -> int | None:
+    """What the file says, or else what the first parameter with state says."""
+    step = _told(tree, _STEP_KEYS)
+    if step is None:
+        slots = (slot for optimizer in optimizers for slot in optimizer.slots.values())
+        step = next((number(slot.state.get("step")) for slot in slots), None)
+    return None if step is None else int(step)
+
+
+def _no_optimizer(document: Document, found: torch_layout.Found) -> LayoutError:
+    for place, name in found.objects.items():
+        return _pickled_object(document, place, name)
+    if found.schedulers:
+        return LayoutError(
+            f"{document.path}: holds a scheduler ('{found.schedulers[0].label}') but no optimizer "
+            f"{SHAPE}; a scheduler is never converted without its optimizer"
+        )
+    return LayoutError(
+        f"{document.path}: looked for an optimizer's state {SHAPE}, found "
+        f"{describe(document.tree)}; if it is there all the same, say where: "
+        "--optimizer PATH.IN.TREE"
+    )
+
+
+def _pickled_object(document: Document, place: Place, name: str) -> LayoutError:
+    """The two lines run where the file was made; only there can the object be restored."""
+    path = str(document.path)
+    result = str(document.path.with_name(f"{document.path.stem}-optimizer.pt"))
+    return LayoutError(
+        f"{path}: holds a pickled {name} object instead of its state_dict(), and to restore one "
+        "means to run code; in the script's own environment: optimizer = "
+        f"torch.load({path!r}, weights_only=False){subscripts(place.path)}; "
+        f"torch.save(optimizer.state_dict(), {result!r})"
+    )
+
+
+def describe(tree: Value) -> str:
+    """What a tree is at its top, in a few words."""
+    if not isinstance(tree, Mapping):
+        what = tree.name if isinstance(tree, Opaque) else type(tree).__name__
+        return f"one value of type {what}"
+    if tree and all(isinstance(value, TensorRef) for value in tree.values()):
+        return f"{len(tree)} tensors by name, as of a model's weights"
+    keys = [repr(key) for key in list(tree)[:_SHOWN_KEYS]]
+    more = ", ..." if len(tree) > _SHOWN_KEYS else ""
+    return f"the keys {', '.join(keys)}{more}" if keys else "an empty mapping"
+
+
+def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
+    """`load_state_dict` of each optimizer and each scheduler, from where they lie in the file."""
+    options = ", weights_only=False" if checkpoint.facts.get("objects") else ""
+    lines = ["import torch", resume_text.import_line(target), ""]
+    lines += [f'checkpoint = torch.load({str(output)!r}, map_location="cpu"{options})']
+    for index, optimizer in enumerate(checkpoint.optimizers):
+        lines += _optimizer_lines(optimizer, target, "" if index == 0 else f"_{index + 1}")
+    note = resume_text.constant_lr_note(target, "leave the scheduler out of the loop")
+    return "\n".join([*lines, *note])
+
+
+def _optimizer_lines(optimizer: Optimizer, target: Target, suffix: str) -> list[str]:
+    name, place = f"optimizer{suffix}", optimizer.groups[0].fields.place
+    path = () if place is None else place.path[:-2]
+    lines = [
+        resume_text.construct(optimizer, target, "model.parameters()", name),
+        f"{name}.load_state_dict(checkpoint{subscripts(path)})",
+    ]
+    for scheduler in () if target.constant_lr else optimizer.schedulers:
+        place = scheduler.fields.place
+        path = () if place is None else place.path
+        lines += [f"scheduler{suffix}.load_state_dict(checkpoint{subscripts(path)})"]
+    return lines
+
+
+def subscripts(path: tuple[Key, ...]) -> str:
+    """A path as Python spells it: ["optimizers"][0]."""
+    return "".join(f"[{key!r}]" for key in path)
+
+
+FRAMEWORK = Framework(
+    name="plain",
+    looks_for=f"a file with {SHAPE} anywhere in it",
+    find=find,
+    resume_code=resume_code,
+)

@@ -1,0 +1,277 @@
+"""How torch's optimizers and schedulers look in a file, found by what they are, not by their key.
+
+optimizer   {'state': {parameter: {name: tensor}}, 'param_groups': [{'params': [...], ...}]}
+scheduler   {'last_epoch': ..., 'base_lrs' or '_last_lr' or ...} or {'_schedulers': [schedulers]}
+weights     {name: tensor}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from liontool.checkpoint.document import Document, Key, Opaque, Place, Value
+from liontool.checkpoint.frameworks.weights import weights_by_name
+from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Scheduler, Slot
+from liontool.errors import LimitError
+
+MAX_NESTING = 32
+"""Schedulers inside schedulers. Torch's own users nest two or three."""
+
+_SCHEDULER_MARKS = frozenset({"base_lrs", "_last_lr", "min_lrs", "_step_count"})
+
+
+@dataclass
+class Found:
+    """Everything in one document that is laid out like torch's, in the order of the file.
+
+    Attributes:
+        optimizers: Saved optimizer states.
+        schedulers: Saved scheduler states that are not part of another scheduler.
+        objects: The classes of pickled optimizer objects, by place.
+    """
+
+    optimizers: list[Optimizer] = field(default_factory=list)
+    schedulers: list[Scheduler] = field(default_factory=list)
+    objects: dict[Place, str] = field(default_factory=dict)
+
+
+def search(document: Document, roots: Sequence[tuple[Key, ...]] = ((),)) -> Found:
+    """Find optimizers and schedulers anywhere below `roots`; one that has two paths counts once.
+
+    Args:
+        document: The file.
+        roots: Where to look; paths that the file does not have are passed over.
+    """
+    found = Found()
+    schedulers: list[tuple[Place, Value]] = []
+    for place, value in _walk(document, roots):
+        if is_optimizer(value):
+            found.optimizers.append(optimizer(value, place))
+        elif is_scheduler(value):
+            schedulers.append((place, value))
+        else:
+            found.objects[place] = value.name
+    found.schedulers = _outermost(schedulers)
+    found.optimizers = [_with_shapes(one, document) for one in found.optimizers]
+    return found
+
+
+def _outermost(schedulers: Sequence[tuple[Place, Value]]) -> list[Scheduler]:
+    """Those that are not part of another one."""
+    nested = {
+        id(child) for _, value in schedulers for child in _descendants(value) if child is not value
+    }
+    return [scheduler(value, place) for place, value in schedulers if id(value) not in nested]
+
+
+def object_facts(document: Document, found: Found) -> dict[str, Any]:
+    """What to say of objects in the file, which torch.load refuses unless it may run code."""
+    names = sorted({v.name for _, v in _nodes(document.tree) if isinstance(v, Opaque)})
+    foreign = tuple(name for name in names if not _is_torch_constant(name))
+    labels = tuple(label(place) for place in found.objects)
+    facts = {"objects": foreign, "optimizer objects, left as they are": labels}
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _is_torch_constant(name: str) -> bool:
+    """`torch.float32`, `torch.device`, `torch.Size` and the like."""
+    return name.startswith("torch.") and name.count(".") == 1
+
+
+def is_optimizer(value: Value) -> bool:
+    """Whether `value` is what `optimizer.state_dict()` gives."""
+    if not isinstance(value, Mapping):
+        return False
+    state, groups = value.get("state"), value.get("param_groups")
+    return (
+        isinstance(state, Mapping)
+        and all(isinstance(key, (int, str)) for key in state)
+        and all(isinstance(entry, Mapping) for entry in state.values())
+        and _is_list(groups)
+        and len(groups) > 0
+        and all(_is_group(group) for group in groups)
+    )
+
+
+def is_scheduler(value: Value) -> bool:
+    """Whether `value` is the state of a learning-rate scheduler, or of several nested ones."""
+    if not isinstance(value, Mapping):
+        return False
+    if _children(value):
+        return all(isinstance(child, Mapping) for child in _children(value))
+    return isinstance(value.get("last_epoch"), int) and not _SCHEDULER_MARKS.isdisjoint(value)
+
+
+def is_optimizer_object(value: Value) -> bool:
+    """Whether `value` is a pickled optimizer rather than its `state_dict()`."""
+    if not isinstance(value, Opaque) or not isinstance(value.state, Mapping):
+        return False
+    return {"state", "param_groups"} <= value.state.keys()
+
+
+def optimizer(value: Mapping[Any, Value], place: Place) -> Optimizer:
+    """The model's view of an optimizer's state dict that lies at `place`."""
+    groups = tuple(
+        _group(group, place / "param_groups" / index)
+        for index, group in enumerate(value["param_groups"])
+    )
+    names = {
+        key: name for group in groups for key, name in zip(group.params, group.names, strict=False)
+    }
+    slots = {
+        key: Slot(key, Fields(state, place / "state" / key), names.get(key))
+        for key, state in value["state"].items()
+    }
+    return Optimizer(label(place), groups, slots)
+
+
+def scheduler(value: Mapping[Any, Value], place: Place, depth: int = 0) -> Scheduler:
+    """The model's view of a scheduler's state dict that lies at `place`, with those nested in it.
+
+    Raises:
+        LimitError: Schedulers are nested beyond reason, or in themselves.
+    """
+    if depth > MAX_NESTING:
+        raise LimitError(f"{label(place)}: schedulers are nested more than {MAX_NESTING} deep")
+    fields = {name: item for name, item in value.items() if name != "_schedulers"}
+    children = tuple(
+        scheduler(child, place / "_schedulers" / index, depth + 1)
+        for index, child in enumerate(_children(value))
+    )
+    return Scheduler(Fields(fields, place), children, label(place))
+
+
+def _with_shapes(optimizer: Optimizer, document: Document) -> Optimizer:
+    """The same optimizer, with shapes where the file has the parameters' names and weights."""
+    names = [slot.name for slot in optimizer.slots.values() if slot.name is not None]
+    if not names:
+        return optimizer
+    mappings = (value for _, value in _nodes(document.tree) if isinstance(value, Mapping))
+    known = weights_by_name(names, mappings)
+    slots = {
+        key: replace(slot, shape=known[slot.name].shape) if slot.name in known else slot
+        for key, slot in optimizer.slots.items()
+    }
+    return replace(optimizer, slots=slots)
+
+
+def label(place: Place) -> str:
+    """A place as people write it: the file, where there are several, and the path in its tree."""
+    return ".".join(part for part in (place.document, str(place)) if part)
+
+
+def at(tree: Value, path: tuple[Key, ...]) -> Value:
+    """The value that `path` leads to, else None. The way into an object is its name."""
+    value = tree
+    for key in path:
+        value = next((child for name, child in _entries(value) if name == key), None)
+    return value
+
+
+def follow(tree: Value, dotted: str) -> tuple[Key, ...] | None:
+    """The path that `dotted` spells, or None. Keys may contain dots themselves."""
+    path: tuple[Key, ...] = ()
+    value, rest = tree, dotted
+    while rest:
+        step = _step(value, rest)
+        if step is None:
+            return None
+        key, value, rest = step
+        path = (*path, key)
+    return path
+
+
+def _step(value: Value, dotted: str) -> tuple[Key, Value, str] | None:
+    """The longest key of `value` that `dotted` begins with, what is there, what is left of it."""
+    matches = [
+        (str(key), key, child)
+        for key, child in _entries(value)
+        if dotted == str(key) or dotted.startswith(f"{key}.")
+    ]
+    if not matches:
+        return None
+    spelled, key, child = max(matches, key=lambda match: len(match[0]))
+    return key, child, dotted[len(spelled) + 1 :]
+
+
+def _walk(document: Document, roots: Sequence[tuple[Key, ...]]) -> Iterator[tuple[Place, Value]]:
+    """Optimizers, schedulers and optimizer objects, each once, in the order of the file.
+
+    What lies inside an optimizer or an optimizer object is not looked at.
+    """
+    seen: set[int] = set()
+    for root in roots:
+        start = at(document.tree, root)
+        for path, value in _nodes(start, seen, is_leaf=_is_whole):
+            if _is_whole(value) or is_scheduler(value):
+                yield Place(document.name, (*root, *path)), value
+
+
+def _is_whole(value: Value) -> bool:
+    return is_optimizer(value) or is_optimizer_object(value)
+
+
+def _nodes(
+    start: Value,
+    seen: set[int] | None = None,
+    is_leaf: Callable[[Value], bool] = lambda value: False,
+) -> Iterator[tuple[tuple[Key, ...], Value]]:
+    """Every mapping, sequence and object below `start` once, with its path, in file order."""
+    seen = set() if seen is None else seen
+    todo: list[tuple[tuple[Key, ...], Value]] = [((), start)]
+    while todo:
+        path, value = todo.pop()
+        if id(value) in seen or not (isinstance(value, (Mapping, Opaque)) or _is_list(value)):
+            continue
+        seen.add(id(value))
+        yield path, value
+        if not is_leaf(value):
+            todo.extend(((*path, key), child) for key, child in reversed(list(_entries(value))))
+
+
+def _entries(value: Value) -> Iterator[tuple[Key, Value]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif _is_list(value):
+        yield from enumerate(value)
+    elif isinstance(value, Opaque):
+        yield value.name, value.state
+
+
+def _children(value: Mapping[Any, Value]) -> Sequence[Value]:
+    children = value.get("_schedulers")
+    return children if _is_list(children) else ()
+
+
+def _descendants(value: Mapping[Any, Value]) -> Iterator[Value]:
+    """The schedulers nested in `value`, however deep, each once."""
+    seen: set[int] = set()
+    todo = list(_children(value))
+    while todo:
+        child = todo.pop()
+        if id(child) not in seen and isinstance(child, Mapping):
+            seen.add(id(child))
+            yield child
+            todo.extend(_children(child))
+
+
+def _is_list(value: Value) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_group(value: Value) -> bool:
+    if not isinstance(value, Mapping) or not _is_list(value.get("params")):
+        return False
+    return all(isinstance(key, (int, str)) for key in value["params"])
+
+
+def _group(value: Mapping[Any, Value], place: Place) -> ParamGroup:
+    params = tuple(value["params"])
+    names = value.get("param_names")
+    if not _is_list(names) or len(names) != len(params):
+        names = params
+    known = all(isinstance(name, str) for name in names)
+    fields = {name: item for name, item in value.items() if name != "params"}
+    return ParamGroup(Fields(fields, place), params, tuple(names) if known and params else ())

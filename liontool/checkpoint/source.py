@@ -1,0 +1,169 @@
+"""A file or folder as it was at the first look; whatever is read from it is read through this.
+
+A folder is taken with everything below it. Symbolic links stay links: one that leads to another
+file of the folder is fine, one that climbs out of it is refused: a copy would lose what it leads to.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from liontool.checkpoint import formats
+from liontool.checkpoint.document import Document
+from liontool.errors import LimitError, ReadError, SourceChangedError, UnsafePathError
+
+MAX_ENTRIES = 1_000_000
+"""Files, links and folders below a source. Sharded checkpoints have some ten thousand."""
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What tells a file that was written to from one that was left alone."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Mark:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+
+
+class Source:
+    """A checkpoint on disk. Made by `open_source`.
+
+    Attributes:
+        path: As the caller gave it.
+        is_folder: Whether it holds several files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_folder = path.is_dir()
+        self._marks = _marks(path)
+        self._documents: dict[str, Document] = {}
+
+    def listing(self) -> tuple[str, ...]:
+        """The files and links of a folder, sorted, parted by `/`; () for a single file."""
+        return tuple(sorted(self._marks)) if self.is_folder else ()
+
+    def names(self) -> tuple[str, ...]:
+        """The same, made sure that no link leads out of the folder.
+
+        Raises:
+            UnsafePathError: A link does.
+        """
+        for name in self.listing():
+            self._check_link(name)
+        return self.listing()
+
+    def modified(self, name: str = "") -> int:
+        """When a file was last written to, in nanoseconds."""
+        return self._marks[name].mtime_ns
+
+    def document(self, name: str = "") -> Document:
+        """One file, read once; "" where the source is the file itself.
+
+        Raises:
+            ReadError: There is no such file, or it cannot be read.
+            UnsafePathError: It is a link that leads out of the folder.
+        """
+        if name not in self._marks:
+            raise ReadError(f"{self.path}: has no file '{name}'")
+        self._check_link(name)
+        if name not in self._documents:
+            path = self.path / name if name else self.path
+            self._documents[name] = formats.open_document(path, name)
+        return self._documents[name]
+
+    def check_unchanged(self) -> None:
+        """Compare size, time and inode of every file with those at the first look.
+
+        Raises:
+            SourceChangedError: A file was written to, exchanged, added or removed since.
+        """
+        now = _marks(self.path)
+        for name in sorted(self._marks.keys() | now.keys()):
+            if self._marks.get(name) != now.get(name):
+                path = self.path / name if name else self.path
+                raise SourceChangedError(
+                    f"{path}: {self._change(name, now)} while it was being read; is the run still "
+                    "writing? Try again when it is done"
+                )
+
+    def _check_link(self, name: str) -> None:
+        """A link must lead to a place inside the folder, also when the folder has been copied."""
+        link = self.path / name
+        if not self.is_folder or not link.is_symlink():
+            return
+        target = os.readlink(link)
+        inside = os.path.realpath(self.path)
+        spelled = os.path.normpath(os.path.join(os.path.dirname(name), target))
+        real = os.path.realpath(link)
+        if (
+            os.path.isabs(target)
+            or spelled.split(os.sep)[0] == os.pardir
+            or os.path.commonpath([inside, real]) != inside
+        ):
+            raise UnsafePathError(
+                f"{link}: is a link to '{target}', which leads out of the folder; "
+                f"make a copy without links first: cp -rL {shlex.quote(str(self.path))} COPY"
+            )
+
+    def _change(self, name: str, now: Mapping[str, _Mark]) -> str:
+        if name not in now:
+            return "was removed"
+        return "was changed" if name in self._marks else "appeared"
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """Look at a checkpoint: which files there are, and their marks. Reads no file.
+
+    Raises:
+        ReadError: There is nothing at `path`, or something that is neither a file nor a folder.
+    """
+    return Source(Path(path))
+
+
+def _marks(path: Path) -> dict[str, _Mark]:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return dict(_folder_marks(path))
+        if stat.S_ISREG(status.st_mode):
+            return {"": _Mark.of(status)}
+    except FileNotFoundError:
+        raise ReadError(f"{path}: no such file or folder") from None
+    except OSError as error:
+        raise ReadError(f"{error.filename or path}: {error.strerror}") from error
+    raise ReadError(f"{path}: is neither a file nor a folder")
+
+
+def _folder_marks(folder: Path) -> Iterator[tuple[str, _Mark]]:
+    """Relative name and mark of everything below `folder` that is not a folder itself."""
+    todo, count = [""], 0
+    while todo:
+        prefix = todo.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                count += 1
+                if count > MAX_ENTRIES:
+                    raise LimitError(f"{folder}: has more than {MAX_ENTRIES:,} entries")
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(name + "/")
+                else:
+                    yield name, _entry_mark(folder / name)
+
+
+def _entry_mark(path: Path) -> _Mark:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        raise ReadError(f"{path}: is neither a file, a folder nor a link; take it away first")
+    return _Mark.of(status)
