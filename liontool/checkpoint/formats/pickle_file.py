@@ -1,0 +1,48 @@
+"""Bare pickle files, such as the `.metadata` of a sharded checkpoint: one pickle, no storages. Only read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from liontool.checkpoint.document import Storage, Value
+from liontool.checkpoint.formats.mapped_file import mapped
+from liontool.checkpoint.formats.pickle_parse import parse
+from liontool.checkpoint.formats.pickle_tree import Tree
+from liontool.errors import FormatError
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether a file begins like a pickle. Protocols 0 and 1 begin like any text and are left alone."""
+    return head[:1] == b"\x80" and head[1:2] <= b"\x05"
+
+
+class PickleDocument:
+    """A bare pickle as a Document."""
+
+    container = "pickle"
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path = path
+        self.name = name
+        data = mapped(path)
+        root, used = parse(data, where=str(path))
+        if used != len(data):
+            raise FormatError(
+                f"{path}: {len(data) - used} bytes follow the pickle; "
+                "only files with one object in them are read"
+            )
+        self._tree = Tree(root, self._storage_of, str(path))
+        self.facts: Mapping[str, str] = {"pickle protocol": str(data[1])}
+        self.overhead = len(data)
+
+    @property
+    def tree(self) -> Value:
+        """The pickle as plain values."""
+        return self._tree.value
+
+    def _storage_of(self, pid: tuple[Value, ...]) -> Storage:
+        raise FormatError(
+            f"{self.path}: the pickle refers to tensors outside of it; "
+            "if it is the data.pkl of an unpacked torch file, give the packed file"
+        )
