@@ -1,0 +1,288 @@
+"""Where groups and schedulers keep an absolute learning rate: tables, and what can be done by them.
+
+Initial, peak and end rates must change together. Factors (gamma, start_factor), lengths (T_max,
+milestones) and metrics (`best`) are no learning rates and are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from liontool.checkpoint.document import Opaque, TensorRef, Value
+from liontool.checkpoint.model import Fields, ParamGroup, Scheduler
+
+GROUP_KEYS = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
+"""Absolute learning rates in a parameter group. OneCycleLR keeps its whole curve there."""
+
+SCHEDULER_KEYS = frozenset(
+    {"base_lrs", "_last_lr", "eta_min", "max_lrs", "min_lrs", "default_min_lr", "_init_lrs"}
+)
+"""Absolute learning rates in the state of any scheduler, numbers or one number a group."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One scheduler class, known by keys that no other has all of.
+
+    Attributes:
+        name: The class, or the classes that cannot be told apart.
+        keys: Keys that its state has.
+        absent: Keys that its state has not.
+        rates: Absolute learning rates besides `SCHEDULER_KEYS`.
+        constant: Values that make it hold its learning rate for good, once all its rates are
+            equal; None where code outside the file computes the learning rate.
+        end: The field that says how long it runs.
+    """
+
+    name: str
+    keys: frozenset[str]
+    absent: frozenset[str] = frozenset()
+    rates: frozenset[str] = frozenset()
+    constant: tuple[tuple[str, Any], ...] | None = ()
+    end: str = ""
+
+
+# A cosine with this period stays at cos(0) = 1.0 in double precision for the first billion steps.
+_FOR_EVER = 10**18
+
+
+def _kind(
+    name: str, keys: str, absent: str = "", rates: str = "", end: str = "", **constant: Any
+) -> Kind:
+    present, missing, more = (frozenset(words.split()) for words in (keys, absent, rates))
+    return Kind(name, present, missing, more, tuple(constant.items()), end)
+
+
+KINDS: tuple[Kind, ...] = (
+    replace(_kind("LambdaLR or MultiplicativeLR", "lr_lambdas"), constant=None),
+    _kind("StepLR", "step_size gamma", "step_ratio", gamma=1.0),
+    _kind("MultiStepLR", "milestones gamma", gamma=1.0),
+    _kind("ConstantLR", "factor total_iters", end="total_iters", factor=1.0),
+    _kind("LinearLR", "start_factor end_factor", end="total_iters",
+          start_factor=1.0, end_factor=1.0),
+    _kind("PolynomialLR", "power total_iters", end="total_iters", power=0.0),
+    _kind("CosineAnnealingLR", "T_max eta_min", end="T_max", T_max=_FOR_EVER, eta_min=0.0),
+    _kind("CosineAnnealingWarmRestarts", "T_0 T_i T_cur", end="T_i",
+          T_0=_FOR_EVER, T_i=_FOR_EVER, eta_min=0.0),
+    _kind("OneCycleLR", "total_steps _schedule_phases", end="total_steps"),
+    _kind("CyclicLR", "step_ratio total_size max_lrs", end="total_size"),
+    _kind("ReduceLROnPlateau", "patience min_lrs eps", "reset_start", rates="eps", factor=1.0),
+    _kind("GreedyLR", "reset_start _init_lrs patience", rates="eps", factor=1.0),
+    _kind("SWALR", "anneal_epochs _anneal_strategy", end="anneal_epochs", anneal_epochs=0),
+    _kind("SequentialLR", "_milestones"),
+    _kind("ExponentialLR", "gamma base_lrs", "step_size milestones step_ratio"),
+    replace(
+        _kind("timm scheduler", "base_values param_group_field",
+              rates="base_values lr_min warmup_lr_init warmup_steps"),
+        constant=None,
+    ),
+)  # fmt: skip
+"""Every scheduler that can be told by its state. ChainedScheduler is told by its children."""
+
+CHAINED = Kind("ChainedScheduler", frozenset())
+
+
+def kind_of(scheduler: Scheduler) -> Kind | None:
+    """The class of a scheduler as far as its keys tell it, else None."""
+    keys = scheduler.fields.keys()
+    for kind in KINDS:
+        if kind.keys <= keys and not kind.absent & keys:
+            return kind
+    return CHAINED if scheduler.children else None
+
+
+def rate_keys(scheduler: Scheduler) -> tuple[str, ...]:
+    """The fields of a scheduler's own state that hold absolute learning rates."""
+    kind = kind_of(scheduler)
+    names = SCHEDULER_KEYS | (kind.rates if kind else frozenset())
+    return tuple(name for name in scheduler.fields if name in names)
+
+
+def scale_group(fields: Fields, ratio: float) -> Fields:
+    """The group with every absolute learning rate divided by `ratio`."""
+    return _scaled_fields(fields, [name for name in GROUP_KEYS if name in fields], ratio)
+
+
+def scale_scheduler(scheduler: Scheduler, ratio: float) -> Scheduler:
+    """The scheduler and its children with every absolute learning rate divided by `ratio`."""
+    return replace(
+        scheduler,
+        fields=_scaled_fields(scheduler.fields, rate_keys(scheduler), ratio),
+        children=tuple(scale_scheduler(child, ratio) for child in scheduler.children),
+    )
+
+
+def _scaled_fields(fields: Fields, names: Sequence[str], ratio: float) -> Fields:
+    scaled = {name: divided(fields[name], ratio) for name in names}
+    changes = {name: value for name, value in scaled.items() if value is not fields[name]}
+    return fields.replaced(changes) if changes else fields
+
+
+def divided(value: Value, ratio: float) -> Value:
+    """`value` with every number in it divided by `ratio`; tensors keep dtype and shape.
+
+    Out of place: two entries that share one tensor are each divided once. What is no number, and
+    whatever a division does not change, comes back as the very same object.
+    """
+    if isinstance(value, TensorRef):
+        return _divided_tensor(value, ratio)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value if value == 0 or ratio == 1 else value / ratio
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        items = [divided(item, ratio) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return tuple(items) if is_tuple(value) else items
+    return value
+
+
+def is_tuple(value: Sequence[Value]) -> bool:
+    """Whether a sequence, or what a view stands for, is a tuple."""
+    return isinstance(value, tuple) or getattr(value, "kind", None) == "tuple"
+
+
+def _divided_tensor(tensor: TensorRef, ratio: float) -> TensorRef:
+    from liontool.checkpoint import values
+
+    if ratio == 1 or not values.is_float(tensor.dtype):
+        return tensor
+    if tensor.numel == 1:
+        numbers = [float(values.scalar(tensor))]
+    else:
+        numbers = [float(number) for block in values.blocks(tensor) for number in block.ravel()]
+    return values.from_scalars(tensor.dtype, [number / ratio for number in numbers], tensor.shape)
+
+
+def number(value: Value) -> float | None:
+    """A learning rate, step count or beta as a float: from a number or a one-element tensor."""
+    if isinstance(value, TensorRef) and value.numel == 1:
+        from liontool.checkpoint import values
+
+        return float(values.scalar(value))
+    if isinstance(value, (int, float)):
+        return float(value)
+    return None
+
+
+def notes(schedulers: Sequence[Scheduler]) -> tuple[str, ...]:
+    """Sentences about what cannot be scaled, because the file does not hold or name it."""
+    found: list[str] = []
+    for scheduler in walk(schedulers):
+        for check in (_code_note, _unknown_note):
+            note = check(scheduler)
+            if note and note not in found:
+                found.append(note)
+    return tuple(found)
+
+
+def walk(schedulers: Sequence[Scheduler]) -> list[Scheduler]:
+    """Every scheduler and, after it, every scheduler nested in it."""
+    found: list[Scheduler] = []
+    todo = list(reversed(schedulers))
+    while todo:
+        scheduler = todo.pop()
+        found.append(scheduler)
+        todo.extend(reversed(scheduler.children))
+    return found
+
+
+def _code_note(scheduler: Scheduler) -> str:
+    objects = [
+        ", ".join(map(str, item))
+        for name in ("lr_lambdas", "_scale_fn_custom")
+        for item in _items(scheduler.fields.get(name))
+        if _is_mapping(item) and len(item)
+    ]
+    if objects:
+        return (
+            f"{_named(scheduler)}: a function object keeps {objects[0]} in the file, left as "
+            "found; divide what is an absolute learning rate among them in your script"
+        )
+    if "lr_lambdas" in scheduler.fields:
+        return (
+            f"{_named(scheduler)}: its factor is code, not in the file; if it is made of an "
+            "initial and a minimum learning rate, leave both as they are or divide both"
+        )
+    return ""
+
+
+def _unknown_note(scheduler: Scheduler) -> str:
+    if kind_of(scheduler) is not None:
+        return ""
+    scaled = set(rate_keys(scheduler))
+    left = [name for name in scheduler.fields if name not in scaled and "lr" in name.split("_")]
+    if left:
+        return (
+            f"{_named(scheduler)}: its class is not known, and {', '.join(left)} may hold a "
+            "learning rate; left as found, divide it in your script"
+        )
+    if not scaled:
+        return (
+            f"{_named(scheduler)}: it keeps no learning rate in the file, so the script or a "
+            "configuration sets it: divide it there"
+        )
+    return ""
+
+
+def _items(value: Value) -> Sequence[Value]:
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return value
+    return () if value is None else (value,)
+
+
+def _is_mapping(value: Value) -> bool:
+    return hasattr(value, "keys") and not isinstance(value, (Opaque, TensorRef))
+
+
+def _named(scheduler: Scheduler) -> str:
+    name = describe(scheduler).name
+    return f"{name} in {scheduler.label}" if scheduler.label else name
+
+
+@dataclass(frozen=True)
+class Description:
+    """A scheduler for people.
+
+    Attributes:
+        name: Its class as far as the state tells.
+        position: How often it was stepped, where known.
+        length: Its own measure of how long it runs, where it has one.
+        rates: Its absolute learning rates by name, as plain numbers and lists.
+        children: The schedulers inside it.
+    """
+
+    name: str
+    position: int | None
+    length: float | None
+    rates: dict[str, Any]
+    children: tuple[Description, ...] = ()
+
+
+def describe(scheduler: Scheduler) -> Description:
+    """The class, position and learning rates of a scheduler."""
+    kind = kind_of(scheduler)
+    position = number(scheduler.fields.get("last_epoch"))
+    return Description(
+        kind.name if kind else "unknown scheduler",
+        int(position) if position is not None else None,
+        number(scheduler.fields.get(kind.end)) if kind and kind.end else None,
+        {name: _readable(scheduler.fields[name]) for name in rate_keys(scheduler)},
+        tuple(describe(child) for child in scheduler.children),
+    )
+
+
+def _readable(value: Value) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [_readable(item) for item in value]
+    found = number(value)
+    return value if found is None else found
+
+
+def cycled_betas(group: ParamGroup, schedulers: Sequence[Scheduler]) -> tuple[float, float] | None:
+    """The values between which a scheduler goes on moving beta1 of this group, if one does."""
+    if not any(scheduler.fields.get("cycle_momentum") for scheduler in walk(schedulers)):
+        return None
+    low, high = (number(group.fields.get(name)) for name in ("base_momentum", "max_momentum"))
+    return None if low is None or high is None else (low, high)

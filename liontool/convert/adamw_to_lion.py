@@ -1,0 +1,349 @@
+"""AdamW to Lion: what is kept, scaled and dropped.
+
+State: `exp_avg` becomes Lion's momentum, second moments go, `step` goes unless the package wants
+it. Groups: learning rates are divided by the ratio, weight decay is multiplied by it, `betas` are
+Lion's, Adam's own keys go, keys that no Adam owns stay. Schedulers: every absolute learning rate is
+divided.
+
+Lion: Chen et al., https://arxiv.org/abs/2302.06675. The momentum seed: docs of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from liontool.checkpoint.document import TensorRef, Value
+from liontool.checkpoint.learning_rates import (
+    cycled_betas,
+    divided,
+    notes,
+    number,
+    scale_group,
+    scale_scheduler,
+)
+from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
+from liontool.convert import seeding
+from liontool.convert.change import Change
+from liontool.convert.report import Notice
+from liontool.convert.settings import Settings
+from liontool.errors import RefusedError, UnknownOptimizerError
+from liontool.states import ADAM_GROUP_KEYS, MOMENT, Recognition, recognise
+
+FEW_STEPS = 20
+_LOW_PRECISION = ("float16", "bfloat16")
+_SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq")
+_NAMED = 3  # labels in one message
+
+
+def adamw_to_lion(optimizer: Optimizer, settings: Settings) -> Change:
+    """Turn the state of AdamW or Adam into that of Lion.
+
+    Raises:
+        UnknownOptimizerError: It is neither, and `settings.allow` lacks "unknown-optimizer".
+        RefusedError: A moment has another shape than its parameter, or the package does not read
+            `maximize`.
+    """
+    recognition = check_optimizer(optimizer, settings)
+    _check_shapes(optimizer, settings)
+    _check_maximize(optimizer, settings)
+    groups = tuple(_group(group, optimizer, settings) for group in optimizer.groups)
+    slots = _slots(optimizer, settings)
+    after = replace(
+        optimizer,
+        groups=groups,
+        slots=slots,
+        schedulers=tuple(scale_scheduler(item, settings.ratio) for item in optimizer.schedulers),
+    )
+    return Change(
+        optimizer=after,
+        recognition=recognition,
+        dropped=_dropped(optimizer, after),
+        warnings=tuple(_warnings(optimizer, recognition)),
+        notes=tuple(_notes(optimizer, settings)),
+        moments=tuple(
+            slot.state[MOMENT]
+            for slot in slots.values()
+            if isinstance(slot.state.get(MOMENT), TensorRef)
+        ),
+    )
+
+
+def recognised(optimizer: Optimizer) -> Recognition:
+    """Whose state an optimizer has."""
+    return recognise(
+        (group.fields for group in optimizer.groups),
+        (slot.state.keys() for slot in optimizer.slots.values()),
+    )
+
+
+def check_optimizer(optimizer: Optimizer, settings: Settings | None = None) -> Recognition:
+    """Recognise AdamW or Adam.
+
+    Raises:
+        UnknownOptimizerError: It is something else; the message names the keys that differ.
+    """
+    found = recognised(optimizer)
+    if found.is_adam:
+        return found
+    where = f"{optimizer.label}: " if optimizer.label else ""
+    if found.kind.startswith("Lion"):
+        raise UnknownOptimizerError(f"{where}this is the state of {found.kind} already")
+    looks = "no known optimizer" if found.kind == "unknown" else found.kind
+    message = f"{where}this looks like {looks}, and only AdamW can be converted"
+    if found.differing:
+        message += f": {'; '.join(found.differing)}"
+    slots = [slot for slot in optimizer.slots.values() if len(slot.state)]
+    if not slots or any(MOMENT not in slot.state for slot in slots):
+        raise UnknownOptimizerError(message)
+    if settings is None or "unknown-optimizer" not in settings.allow:
+        raise UnknownOptimizerError(
+            f"{message}; to take its '{MOMENT}' over all the same: --allow unknown-optimizer"
+        )
+    return found
+
+
+def slot_step(slot: Slot) -> float | None:
+    """Adam's step count for one parameter, where its state has one."""
+    return number(slot.state.get("step"))
+
+
+def _check_shapes(optimizer: Optimizer, settings: Settings) -> None:
+    if "shape-mismatch" in settings.allow:
+        return
+    for slot in optimizer.slots.values():
+        for key, tensor in slot.state.items():
+            if not isinstance(tensor, TensorRef) or key not in _SHAPED:
+                continue
+            expected = slot.shape or _shape(slot.state.get(MOMENT))
+            if expected is not None and tensor.shape != expected:
+                raise RefusedError(
+                    f"{_where(optimizer, slot)}: {key} has shape {list(tensor.shape)}, "
+                    f"the parameter has {list(expected)}",
+                    id="shape-mismatch",
+                )
+
+
+def _shape(value: Value) -> tuple[int, ...] | None:
+    return value.shape if isinstance(value, TensorRef) else None
+
+
+def _where(optimizer: Optimizer, slot: Slot) -> str:
+    return f"{optimizer.label}: {slot.label}" if optimizer.label else slot.label
+
+
+def _check_maximize(optimizer: Optimizer, settings: Settings) -> None:
+    if settings.lion.maximize or "maximize" in settings.allow:
+        return
+    for i, group in enumerate(optimizer.groups):
+        if group.fields.get("maximize"):
+            raise RefusedError(
+                f"group {i} has maximize=True, which the Lion of {settings.package} does not read "
+                "from a file: it would walk the other way; liontool's and timm's read it",
+                id="maximize",
+            )
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+def _group(group: ParamGroup, optimizer: Optimizer, settings: Settings) -> ParamGroup:
+    fields, lion = group.fields, settings.lion
+    changes: dict[str, Value] = {} if lion.split_betas else {"betas": settings.betas}
+    if lion.split_betas:
+        changes.update(beta1=settings.betas[0], beta2=settings.betas[1])
+    changes.update(
+        (key, value)
+        for key, value in lion.group.items()
+        if key not in fields or key in ADAM_GROUP_KEYS  # a scheduler's `max_lr` stays
+    )
+    if "weight_decay" in fields:
+        changes["weight_decay"] = _decay(fields, settings)
+    if settings.decay == "decoupled":
+        changes.update(_decoupled_keys(fields, settings))
+    if lion.kahan and _any_low_precision(group, optimizer):
+        changes["kahan_sum"] = True
+    if lion.horizon and settings.momentum == "copy":
+        changes["horizon"] = seeding.horizon(
+            _adam_beta(fields, 0), _group_step(group, optimizer), settings.betas[0]
+        )
+    gone = set(ADAM_GROUP_KEYS) - changes.keys()
+    if lion.maximize and fields.get("maximize"):
+        gone.discard("maximize")
+    if lion.split_betas:
+        gone.add("betas")
+    kept = scale_group(fields, settings.ratio).without(*gone)
+    return replace(group, fields=kept.replaced(changes))
+
+
+def _decay(fields: Fields, settings: Settings) -> Value:
+    decay = fields["weight_decay"]
+    if settings.decay == "kept":
+        return decay
+    if settings.decay == "scaled":
+        return divided(decay, 1 / settings.ratio)
+    # AdamW decays by lr * wd; (lr / max_lr) * decay is the same with decay = max_lr * wd.
+    return divided(decay, 1 / peak) if (peak := _peak(fields)) else decay
+
+
+def _decoupled_keys(fields: Fields, settings: Settings) -> dict[str, Value]:
+    highest = _peak(fields) / settings.ratio
+    return {
+        key: highest if value is None else value for key, value in settings.lion.decoupled.items()
+    }
+
+
+def _peak(fields: Fields) -> float:
+    """The highest learning rate that a group tells of."""
+    return max(number(fields.get(key)) or 0.0 for key in ("lr", "initial_lr", "max_lr"))
+
+
+def _adam_beta(fields: Fields, index: int) -> float:
+    betas = fields.get("betas")
+    found = number(betas[index]) if isinstance(betas, Sequence) else None
+    return (0.9, 0.999)[index] if found is None else found
+
+
+def _group_step(group: ParamGroup, optimizer: Optimizer) -> float | None:
+    """Steps of the group: of its oldest parameter, since nearly all have as many."""
+    steps = [slot_step(slot) for slot in _slots_of(group, optimizer)]
+    return max((step for step in steps if step is not None), default=None)
+
+
+def _slots_of(group: ParamGroup, optimizer: Optimizer) -> list[Slot]:
+    return [optimizer.slots[key] for key in group.params if key in optimizer.slots]
+
+
+def _any_low_precision(group: ParamGroup, optimizer: Optimizer) -> bool:
+    moments = (slot.state.get(MOMENT) for slot in _slots_of(group, optimizer))
+    return any(isinstance(item, TensorRef) and item.dtype in _LOW_PRECISION for item in moments)
+
+
+# --- state --------------------------------------------------------------------------------------
+
+
+def _slots(optimizer: Optimizer, settings: Settings) -> Mapping[int | str, Slot]:
+    groups = {key: group.fields for group in optimizer.groups for key in group.params}
+    return {
+        key: replace(slot, state=_state(slot, groups.get(key, Fields({})), settings))
+        for key, slot in optimizer.slots.items()
+    }
+
+
+def _state(slot: Slot, group: Fields, settings: Settings) -> Fields:
+    state = slot.state
+    keep = {MOMENT, "step"} if settings.lion.wants_step else {MOMENT}
+    kept = state.without(*(key for key in state if key not in keep))
+    moment = state.get(MOMENT)
+    if not isinstance(moment, TensorRef):
+        return kept
+    changes: dict[str, Value] = {MOMENT: _momentum(moment, slot, group, settings)}
+    if settings.lion.kahan:
+        low = moment.dtype in _LOW_PRECISION
+        changes["kahan_comp"] = seeding.zeros(moment, None if low else (1,))
+    return kept.replaced(changes)
+
+
+def _momentum(moment: TensorRef, slot: Slot, group: Fields, settings: Settings) -> TensorRef:
+    if settings.momentum == "zeros":
+        return seeding.zeros(moment)
+    step, beta1 = slot_step(slot), _adam_beta(group, 0)
+    if settings.zero_stale and isinstance(second := second_moment(slot), TensorRef):
+        biases = seeding.bias(beta1, step), seeding.bias(_adam_beta(group, 1), step)
+        moment = seeding.without_stale(moment, (second, *biases, number(group.get("eps")) or 0.0))
+    if settings.momentum == "scaled":
+        moment = seeding.scaled(moment, seeding.scale_factor(beta1, step, settings.betas[1]))
+    return moment
+
+
+def second_moment(slot: Slot) -> Value:
+    """What Adam divides by: its largest average of squares under amsgrad."""
+    return slot.state.get("max_exp_avg_sq", slot.state.get("exp_avg_sq"))
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
+def _dropped(before: Optimizer, after: Optimizer) -> tuple[str, ...]:
+    pairs = [(slot.state, after.slots[key].state) for key, slot in before.slots.items()] + [
+        (old.fields, new.fields) for old, new in zip(before.groups, after.groups, strict=True)
+    ]
+    return tuple(dict.fromkeys(name for old, new in pairs for name in old if name not in new))
+
+
+def _warnings(optimizer: Optimizer, found: Recognition) -> Iterable[Notice]:
+    decays = any(number(group.fields.get("weight_decay")) for group in optimizer.groups)
+    if found.assumed and decays:
+        yield Notice(
+            "assumed-adamw",
+            "AdamW is assumed: files written before torch 2.7 do not tell it from Adam, whose L2 "
+            "decay would be in its moments",
+        )
+    if found.kind == "Adam" and decays:
+        yield Notice(
+            "l2-decay",
+            "this is Adam with L2 weight decay: its moments contain weight_decay * weight, and "
+            "until the momentum has forgotten that, Lion's own decay comes on top",
+        )
+    if not found.is_adam:
+        yield Notice(
+            "unknown-optimizer",
+            f"this looks like {found.kind}, not AdamW; its '{MOMENT}' is taken as a first moment",
+        )
+    yield from _state_warnings(optimizer)
+
+
+def _state_warnings(optimizer: Optimizer) -> Iterable[Notice]:
+    slots = [slot for slot in optimizer.slots.values() if MOMENT in slot.state]
+    if not slots:
+        yield Notice("no-state", "the optimizer has no state yet: Lion starts from a zero momentum")
+        return
+    steps = [step for slot in slots if (step := slot_step(slot)) is not None]
+    if steps and max(steps) < FEW_STEPS:
+        yield Notice(
+            "few-steps",
+            f"only {max(steps):.0f} steps: Adam's moments are not reliable before step {FEW_STEPS}",
+        )
+    missing = list(_missing(optimizer))
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        yield Notice(
+            "missing-state",
+            f"{len(missing)} parameters have no state (frozen, or never given a gradient): "
+            f"{', '.join(missing[:_NAMED])}{more}; they start from a zero momentum",
+        )
+
+
+def _missing(optimizer: Optimizer) -> Iterable[str]:
+    for group in optimizer.groups:
+        names = group.names if len(group.names) == len(group.params) else group.params
+        for key, name in zip(group.params, names, strict=True):
+            if key not in optimizer.slots or MOMENT not in optimizer.slots[key].state:
+                yield str(name)
+
+
+def _notes(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
+    for i, group in enumerate(optimizer.groups):
+        cycle = cycled_betas(group, optimizer.schedulers)
+        if cycle:
+            yield Notice(
+                "cycled-beta1",
+                f"group {i}: beta1 goes on cycling between {cycle[0]:g} and {cycle[1]:g}: the "
+                "scheduler sets it at every step, whatever is written",
+            )
+    for text in notes(optimizer.schedulers):
+        yield Notice("scheduler", text)
+    if settings.decay == "decoupled":
+        yield Notice("decoupled-decay", _decoupled_note(settings))
+    maximizes = any(group.fields.get("maximize") for group in optimizer.groups)
+    if maximizes and not settings.lion.maximize:
+        yield Notice("maximize", "maximize=True is dropped: turn the sign of the loss")
+
+
+def _decoupled_note(settings: Settings) -> str:
+    if settings.lion.decoupled:
+        return "the decay is weight_decay * lr / (highest lr); the groups tell the optimizer"
+    return (
+        "the decay is to be weight_decay * lr / (highest lr): construct the optimizer with "
+        f"{settings.lion.constructor} and lr set to the highest learning rate of the run"
+    )
