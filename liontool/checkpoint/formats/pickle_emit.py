@@ -1,0 +1,251 @@
+"""Nodes to pickle bytes: the opcodes of the file again, in its order, with a memo numbered anew.
+
+Frames are left out; every reader can do without. Where an edit took away the place at which an object
+was made, the first Ref to it makes it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Union
+
+from liontool.checkpoint.formats import pickle_opcodes as op
+from liontool.checkpoint.formats.pickle_nodes import (
+    Atom,
+    Call,
+    Change,
+    Composite,
+    Drop,
+    Global,
+    Node,
+    PersistentId,
+    Ref,
+    Tuple,
+)
+from liontool.errors import LimitError
+
+MAX_OPCODES = 40_000_000
+"""More is written only if an edit tangles a graph that was made to be tangled."""
+
+
+def emit(root: Node, protocol: int) -> bytes:
+    """The pickle of a graph.
+
+    Args:
+        root: The graph. A node that stands in two places is written once and fetched from the memo.
+        protocol: What the pickle says of itself, and how it uses the memo.
+
+    Raises:
+        LimitError: The graph is tangled beyond measure.
+    """
+    shared: set[int] = set()
+    while True:
+        writer = _Writer(protocol, shared)
+        data = writer.run(root)
+        if not writer.found_shared:
+            return data
+        shared |= writer.found_shared
+
+
+class _Close:
+    """Work to do when all that an opcode takes is written."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Composite) -> None:
+        self.node = node
+
+
+class _Body:
+    """A node whose early drops are written."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+
+_Work = Union[Node, Change, bytes, _Close, _Body]
+
+
+class _Writer:
+    """One go at writing.
+
+    Attributes:
+        memo: Memo numbers of what is written, by identity of the node.
+        begun: Composites that were met, and are not in the memo (yet).
+        shared: Nodes that need the memo though the file did not put them there.
+        found_shared: The same, found in this go; what was written is then of no use.
+    """
+
+    def __init__(self, protocol: int, shared: set[int]) -> None:
+        self.protocol = protocol
+        self.memo: dict[int, int] = {}
+        self.begun: set[int] = set()
+        self.shared = shared
+        self.found_shared: set[int] = set()
+        self.out: list[bytes] = []
+        self.todo: list[_Work] = []
+
+    def run(self, root: Node) -> bytes:
+        if self.protocol >= 2:
+            self.out.append(bytes((op.PROTO, self.protocol)))
+        todo = self.todo
+        todo.append(root)
+        while todo:
+            work = todo.pop()
+            if type(work) is Atom and work.changes is None:
+                self.atom(work)
+            elif type(work) is bytes:
+                self.out.append(work)
+            elif type(work) is _Close:
+                self.close(work.node)
+            elif isinstance(work, Node):
+                self.begin(work)
+            elif type(work) is _Body:
+                self.body(work.node)
+            elif isinstance(work, Change):
+                self.change(work)
+            if len(self.out) > MAX_OPCODES:
+                raise LimitError("the edited pickle is too tangled to be written")
+        self.out.append(bytes((op.STOP,)))
+        return b"".join(self.out)
+
+    def begin(self, node: Node) -> None:
+        if not node.changes:
+            self.body(node)
+            return
+        if type(node) is Atom or type(node) is Ref:
+            self.todo.extend(reversed([change for change in node.changes if not _early(change)]))
+        self.todo.append(_Body(node))
+        self.todo.extend(reversed([change for change in node.changes if _early(change)]))
+
+    def body(self, node: Node) -> None:
+        if type(node) is Ref:
+            target = node.target
+            if id(target) in self.memo:
+                self.get(target)
+            else:
+                self.todo.append(target)
+        elif isinstance(node, Atom):
+            self.atom(node)
+        elif isinstance(node, Composite):
+            self.composite(node)
+
+    def atom(self, node: Atom) -> None:
+        if node.memoized and id(node) in self.memo:
+            self.get(node)
+            return
+        self.out.append(node.raw or spell(node.op, node.value))
+        if node.memoized:
+            self.put(node)
+
+    def composite(self, node: Composite) -> None:
+        key = id(node)
+        if key in self.memo:
+            self.get(node)
+            return
+        if key in self.begun and not (node.memoized or key in self.shared):
+            if type(node) is not Global:
+                self.found_shared.add(key)
+                return
+        self.begun.add(key)
+        self.todo.append(_Close(node))
+        if node.op == op.INST:
+            self.todo.extend(reversed(node.items[1:]))
+        elif node.op != op.PERSID:
+            self.todo.extend(reversed(node.items))
+        if node.op in op.MARKED:
+            self.out.append(_MARK)
+
+    def close(self, node: Composite) -> None:
+        if id(node) in self.memo:  # it is part of itself, and was finished in there
+            self.discard(node)
+            return
+        self.out.append(_closing(node))
+        if node.memoized or id(node) in self.shared:
+            self.put(node)
+        if node.changes:
+            later = [c for c in node.changes if not (_early(c) or c.through)]
+            self.todo.extend(reversed(later))
+
+    def discard(self, node: Composite) -> None:
+        """Throw away what lies on the stack for `node`, and fetch it from the memo, as pickle does."""
+        if not isinstance(node, Tuple):
+            self.out.extend((_closing(node), _POP))
+        elif node.op != op.TUPLE:
+            self.out.extend([_POP] * len(node.items))
+        elif self.protocol:
+            self.out.append(bytes((op.POP_MARK,)))
+        else:
+            self.out.extend([_POP] * (len(node.items) + 1))
+        self.get(node)
+
+    def change(self, change: Change) -> None:
+        self.todo.append(bytes((change.op,)))
+        self.todo.extend(reversed(change.items))
+        if change.op in op.MARKED or (isinstance(change, Drop) and change.marked):
+            self.todo.append(_MARK)
+
+    def put(self, node: Node) -> None:
+        number = self.memo[id(node)] = len(self.memo)
+        if self.protocol >= 4:
+            self.out.append(bytes((op.MEMOIZE,)))
+        elif self.protocol == 0:
+            self.out.append(b"p%d\n" % number)
+        elif number < 256:
+            self.out.append(bytes((op.BINPUT, number)))
+        else:
+            self.out.append(struct.pack("<BI", op.LONG_BINPUT, number))
+
+    def get(self, node: Node) -> None:
+        number = self.memo[id(node)]
+        if self.protocol == 0:
+            self.out.append(b"g%d\n" % number)
+        elif number < 256:
+            self.out.append(bytes((op.BINGET, number)))
+        else:
+            self.out.append(struct.pack("<BI", op.LONG_BINGET, number))
+
+
+_MARK = bytes((op.MARK,))
+_POP = bytes((op.POP,))
+
+
+def _early(change: Change) -> bool:
+    return isinstance(change, Drop) and change.early
+
+
+def _closing(node: Composite) -> bytes:
+    """The opcode that makes a composite of what was written, with its own argument."""
+    if node.op == op.GLOBAL and isinstance(node, Global):
+        return _named(op.GLOBAL, node)
+    if node.op == op.INST and isinstance(node, Call):
+        name = node.items[0]
+        return _named(op.INST, name) if isinstance(name, Global) else b""
+    if node.op == op.PERSID and isinstance(node, PersistentId):
+        name = node.items[0]
+        return b"P%s\n" % name.raw if isinstance(name, Atom) and name.raw else b"P\n"
+    return bytes((node.op,))
+
+
+def _named(code: int, name: Global) -> bytes:
+    return bytes((code,)) + f"{name.module}\n{name.name}\n".encode()
+
+
+_SIZED = {
+    op.SHORT_BINUNICODE: "<BB", op.BINUNICODE: "<BI", op.BINUNICODE8: "<BQ",
+    op.SHORT_BINBYTES: "<BB", op.BINBYTES: "<BI", op.BINBYTES8: "<BQ", op.BYTEARRAY8: "<BQ",
+}  # fmt: skip
+_PACKED = {op.BININT1: "<BB", op.BININT2: "<BH", op.BININT: "<Bi", op.BINFLOAT: ">Bd"}
+
+
+def spell(code: int, value: object) -> bytes:
+    """An atom's opcode with its argument."""
+    if code in _PACKED:
+        return struct.pack(_PACKED[code], code, value)
+    if code in _SIZED:
+        data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        if isinstance(data, bytes):
+            return struct.pack(_SIZED[code], code, len(data)) + data
+    return bytes((code,))
