@@ -248,7 +248,7 @@ class _Writer:
         for start, tensor in _in_order(piece.scan):
             span = values.span_of(tensor) if tensor.is_contiguous else None
             if span is None or start < position or start + span.length > stop:
-                check_finite(tensor)  # a view across, or one that overlaps: its own pass
+                _check_whole(tensor)  # a view across, or one that overlaps: its own pass
                 continue
             self._pass(Span(span.file, position, start - position), None, piece.crc)
             self._pass(span, tensor, piece.crc)
@@ -287,8 +287,8 @@ class _Writer:
         crc: Checksum | None,
         order: str = "little",
     ) -> None:
-        if tensor is not None and not values.all_finite(block, tensor.dtype, order):
-            raise _nonfinite(tensor)
+        if tensor is not None:
+            check_finite(tensor, block, order)
         if crc is not None:
             crc.update(block)
 
@@ -355,10 +355,15 @@ def _byteorder(tensor: TensorRef | None) -> str:
     return "little"
 
 
-def check_finite(tensor: TensorRef) -> None:
-    """Read a tensor; a RefusedError if it holds NaN or infinity (id "nonfinite")."""
-    if values.count_nonfinite(tensor):
+def check_finite(tensor: TensorRef, block: bytes | memoryview, byteorder: str = "little") -> None:
+    """A RefusedError (id "nonfinite") if a block of the tensor's bytes holds NaN or infinity."""
+    if not values.all_finite(block, tensor.dtype, byteorder):
         raise _nonfinite(tensor)
+
+
+def _check_whole(tensor: TensorRef) -> None:
+    for block in values.byte_blocks(tensor):
+        check_finite(tensor, block)
 
 
 def _nonfinite(tensor: TensorRef) -> RefusedError:

@@ -100,13 +100,13 @@ def to_bytes(array: Array, dtype: str) -> bytes:
     """
     import numpy as np
 
-    if dtype == "bfloat16":
-        return _to_bfloat16(np.ascontiguousarray(array, np.float32)).tobytes()
-    if dtype in FP8 and dtype != "float8_e8m0fnu":
-        return _to_fp8(np.asarray(array, np.float32), dtype).tobytes()
     if dtype not in ITEM_SIZES or dtype in ("complex32", "float8_e8m0fnu"):
         raise LayoutError(f"{dtype} can be copied, but nothing can be computed in it")
     with np.errstate(over="ignore"):  # infinity is the right answer, and it is scanned for
+        if dtype == "bfloat16":
+            return _to_bfloat16(np.ascontiguousarray(array, np.float32)).tobytes()
+        if dtype in FP8:
+            return _to_fp8(np.asarray(array, np.float32), dtype).tobytes()
         return np.asarray(array).astype(numpy_dtype(dtype)).tobytes()
 
 
