@@ -44,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except (Exception, KeyboardInterrupt) as error:
         return failures.report(error, arguments)
+    except SystemExit as stop:
+        # Rich ends the process by itself when nobody reads on, with a code that means something here.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return failures.report(stop.__context__, arguments)
+        raise
 
 
 def _run(arguments: list[str]) -> int:

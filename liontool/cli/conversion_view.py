@@ -34,7 +34,10 @@ def show(report: ConversionReport) -> None:
 
 def _verdict(page: render.Page, report: ConversionReport) -> None:
     if report.dry_run:
-        page.headline(f"Dry run: {report.source} would become {report.output}", render.WARNING)
+        page.headline(
+            f"Dry run, nothing written: {report.source} would become {report.output}",
+            render.WARNING,
+        )
     else:
         page.headline(f"Converted {report.source} to {report.output}", render.GOOD)
     kinds = " and ".join(dict.fromkeys(optimizer.kind for optimizer in report.optimizers))

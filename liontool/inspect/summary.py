@@ -213,7 +213,11 @@ def _optimizer(optimizer: Optimizer) -> OptimizerSummary:
         kind=found.kind,
         assumed=found.assumed,
         groups=tuple(_group(group, slots) for group in optimizer.groups),
-        without_state=sum(key not in slots for group in optimizer.groups for key in group.params),
+        without_state=sum(
+            key not in slots or not slots[key].state
+            for group in optimizer.groups
+            for key in group.params
+        ),
         bytes=sum(tensor.nbytes for slot in slots.values() for _, tensor in _tensors(slot)),
         bytes_adamw=2 * lion if moments else None,
         bytes_lion=lion if moments else None,
