@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         return failures.report(error, arguments)
     except SystemExit as stop:
-        # Rich ends the process by itself when nobody reads on, with a code that means something here.
+        # When nobody reads on Rich ends the process by itself, with a code that means "no" here.
         if isinstance(stop.__context__, BrokenPipeError):
             return failures.report(stop.__context__, arguments)
         raise

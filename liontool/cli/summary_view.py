@@ -30,6 +30,8 @@ def show(summary: Summary) -> None:
         _schedulers(page, summary.schedulers)
     if summary.is_folder:
         _files(page, summary.files)
+    if summary.no_optimizer is not None:
+        page.items([summary.no_optimizer])
 
 
 def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -37,7 +39,7 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.no_optimizer is None:
         yield "framework", summary.framework or ""
     else:
-        yield "optimizer", f"none: {summary.no_optimizer}"
+        yield "optimizer", "none found"
     if summary.step is not None:
         yield "step", wording.count(summary.step)
     if summary.epoch is not None:
