@@ -102,7 +102,7 @@ def to_bytes(array: Array, dtype: str) -> bytes:
 
     if dtype not in ITEM_SIZES or dtype in ("complex32", "float8_e8m0fnu"):
         raise LayoutError(f"{dtype} can be copied, but nothing can be computed in it")
-    with np.errstate(over="ignore"):  # infinity is the right answer, and it is scanned for
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are right answers
         if dtype == "bfloat16":
             return _to_bfloat16(np.ascontiguousarray(array, np.float32)).tobytes()
         if dtype in FP8:
@@ -132,6 +132,8 @@ def _to_fp8(array: Array, dtype: str) -> Array:
     code = np.searchsorted(middles, size, side="left")
     ties = middles[np.minimum(code, special - 1)] == size
     code += ties & (code & 1 == 1)
+    if dtype == "float8_e4m3fn":  # saturates, as in torch since 2.13
+        code = np.minimum(code, special - 1)
     nan = ONLY_NAN.get(dtype, 0x7F)
     code[np.isnan(array)] = nan
     if dtype in ONLY_NAN:  # no negative zero: its code is NaN

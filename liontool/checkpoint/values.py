@@ -77,7 +77,8 @@ def byte_blocks(tensor: TensorRef, size: int = BLOCK) -> Iterator[bytes | memory
 
     A block is valid until the next one is asked for.
     """
-    source = tensor.source
+    source, item = tensor.source, ITEM_SIZES[tensor.dtype]
+    size = max(size // item, 1) * item
     if isinstance(source, Computed):
         yield from source.blocks()
     elif not tensor.numel:
@@ -101,7 +102,7 @@ def _gathered(tensor: TensorRef, source: Stored, size: int) -> Iterator[bytes]:
     view = np.lib.stride_tricks.as_strided(
         mapped, [n for n, _ in pairs], [step * item for _, step in pairs], writeable=False
     )
-    for window in _windows(tuple(view.shape), max(1, size // item)):
+    for window in _windows(tuple(view.shape), size // item):
         data = np.ascontiguousarray(view[window]).tobytes()
         yield data if source.storage.byteorder == "little" else _swapped(data, tensor.dtype)
 
