@@ -1,7 +1,7 @@
 """A file or folder as it was at the first look; whatever is read from it is read through this.
 
 A folder is taken with everything below it. Symbolic links stay links: one that leads to another
-file of the folder is fine, one that climbs out of it is refused: a copy would lose what it leads to.
+file of the folder is fine, one that climbs out of it is refused: a copy would lose its end.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ class Source:
         Raises:
             SourceChangedError: A file was written to, exchanged, added or removed since.
         """
-        now = _marks(self.path)
+        try:
+            now = _marks(self.path)
+        except ReadError as error:
+            raise SourceChangedError(f"{error}, though it was there at the first look") from error
         for name in sorted(self._marks.keys() | now.keys()):
             if self._marks.get(name) != now.get(name):
                 path = self.path / name if name else self.path

@@ -157,7 +157,7 @@ def output_warning(path: Path) -> str | None:
     if not path.name.startswith("checkpoint-"):
         return None
     return (
-        f"'{path.name}' begins with 'checkpoint-', and Trainer deletes such folders in its output_dir "
+        f"'{path.name}' begins with 'checkpoint-': Trainer deletes such folders in its output_dir "
         f"when there are more than save_total_limit; a safe name: {output_name(path)}"
     )
 

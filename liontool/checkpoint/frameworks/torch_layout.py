@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from liontool.checkpoint.document import Document, Key, Opaque, Place, Value
 from liontool.checkpoint.frameworks.weights import weights_by_name
@@ -257,7 +257,7 @@ def _descendants(value: Mapping[Any, Value]) -> Iterator[Value]:
             todo.extend(_children(child))
 
 
-def _is_list(value: Value) -> bool:
+def _is_list(value: Value) -> TypeGuard[Sequence[Value]]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 

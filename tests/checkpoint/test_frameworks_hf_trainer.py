@@ -1,0 +1,182 @@
+"""Checkpoint folders of transformers.Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.fake_source import FakeSource, adamw, opaque
+
+from liontool.checkpoint.frameworks import Target, hf_trainer
+from liontool.errors import AmbiguousError, FormatError, LayoutError, ReadError, UnfinishedError
+
+LAMBDA = {"base_lrs": [1e-3] * 2, "last_epoch": 6, "_last_lr": [5e-4] * 2, "lr_lambdas": [{}, {}]}
+
+
+def files(**changes):
+    """A finished checkpoint; None takes a file away."""
+    arguments = opaque(
+        "transformers.training_args.TrainingArguments",
+        {
+            "learning_rate": 1e-3,
+            "optim": opaque("transformers.training_args.OptimizerNames", (), ("adamw_torch",)),
+            "lr_scheduler_kwargs": {"min_lr": 1e-4},
+            "output_dir": "run",
+        },
+    )
+    every = {
+        "optimizer": adamw(groups=2, initial_lr=1e-3, lr=5e-4),
+        "scheduler": LAMBDA,
+        "trainer_state": {"global_step": 6, "epoch": 1.5, "log_history": []},
+        "training_args": arguments,
+        **changes,
+    }
+    names = {
+        "optimizer": "optimizer.pt",
+        "scheduler": "scheduler.pt",
+        "trainer_state": "trainer_state.json",
+        "training_args": "training_args.bin",
+    }
+    return {names[key]: tree for key, tree in every.items() if tree is not None}
+
+
+def folder(path="run/checkpoint-6", **changes):
+    return FakeSource(files=files(**changes), path=path)
+
+
+def test_found():
+    """Optimizer and scheduler come from their files, the step from the trainer's state."""
+    checkpoint = hf_trainer.find(folder())
+    (optimizer,) = checkpoint.optimizers
+    assert (optimizer.label, optimizer.schedulers[0].label) == ("optimizer.pt", "scheduler.pt")
+    assert optimizer.groups[1].fields.place.document == "optimizer.pt"
+    assert (checkpoint.step, checkpoint.epoch) == (6, 1.5)
+
+
+def test_arguments_are_read():
+    """Of the arguments, those about the learning rate are facts; enum members show their value."""
+    assert hf_trainer.find(folder()).facts == {
+        "optim": "adamw_torch",
+        "learning_rate": 1e-3,
+        "lr_scheduler_kwargs": {"min_lr": 1e-4},
+    }
+
+
+def test_damaged_arguments_are_no_obstacle():
+    """training_args.bin only informs."""
+    checkpoint = hf_trainer.find(folder(training_args=ReadError("damaged")))
+    assert checkpoint.facts == {"training_args.bin": "cannot be read: damaged"}
+
+
+def test_without_arguments():
+    """A folder without training_args.bin has no such facts."""
+    assert hf_trainer.find(folder(training_args=None)).facts == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        FakeSource(adamw()),
+        FakeSource(files={"optimizer.pt": adamw()}, path="mine"),
+        FakeSource(files={"model.pt": 1, "readme": 2}, path="mine"),
+    ],
+    ids=["file", "optimizer.pt alone", "other files"],
+)
+def test_others(source):
+    """Files, and folders that only look a little alike, are not Trainer's."""
+    assert hf_trainer.find(source) is None
+
+
+@pytest.mark.parametrize("missing", [{}, {"scheduler": None}, {"training_args": None}])
+def test_unfinished(missing):
+    """Without trainer_state.json, which is written last, the folder is unfinished."""
+    with pytest.raises(UnfinishedError, match=r"has no trainer_state\.json.*unfinished"):
+        hf_trainer.find(folder(trainer_state=None, **missing))
+
+
+def test_scheduler_without_optimizer():
+    """A scheduler is never converted without its optimizer."""
+    with pytest.raises(LayoutError, match=r"has no optimizer\.pt.*never converted without"):
+        hf_trainer.find(folder(optimizer=None))
+
+
+def test_model_only():
+    """A folder of weights is refused with the reason and what is there."""
+    with pytest.raises(LayoutError, match="save_only_model=True.*Found: trainer_state.json"):
+        hf_trainer.find(folder(optimizer=None, scheduler=None, training_args=None))
+
+
+def test_optimizer_without_scheduler():
+    """Trainer would load no optimizer at all."""
+    with pytest.raises(LayoutError, match=r"no scheduler\.pt, and Trainer loads neither"):
+        hf_trainer.find(folder(scheduler=None))
+
+
+def test_optimizer_of_another_shape():
+    """An optimizer.pt that holds no optimizer is named."""
+    with pytest.raises(
+        LayoutError, match=r"optimizer\.pt: holds nothing that optimizer\.state_dict"
+    ):
+        hf_trainer.find(folder(optimizer={"state": {}}))
+
+
+def test_state_of_another_shape():
+    """trainer_state.json must be an object."""
+    with pytest.raises(FormatError, match=r"trainer_state\.json: is not a JSON object"):
+        hf_trainer.find(folder(trainer_state=[1]))
+
+
+def test_folder_of_checkpoints():
+    """Several checkpoints are listed, newest first, with the command for the newest finished one."""
+    every = {f"checkpoint-{step}/{name}": 0 for step in (5, 10, 20) for name in files()}
+    del every["checkpoint-20/trainer_state.json"]
+    with pytest.raises(
+        AmbiguousError,
+        match=r"holds 3 checkpoints, newest first: checkpoint-20 \(unfinished\), checkpoint-10, "
+        r"checkpoint-5; name one: liontool convert run/checkpoint-10$",
+    ):
+        hf_trainer.find(FakeSource(files={**every, "trainer_state.json": {}}, path="run"))
+
+
+def test_long_list_is_cut():
+    """The error stays readable."""
+    every = {f"checkpoint-{step}/trainer_state.json": 0 for step in range(1, 31)}
+    with pytest.raises(AmbiguousError, match=r"checkpoint-30, .*checkpoint-21, \.\.\.; name one"):
+        hf_trainer.find(FakeSource(files=every, path="run"))
+
+
+def test_output_name():
+    """The default name is out of reach of the rotation."""
+    name = hf_trainer.output_name(Path("run/checkpoint-500"))
+    assert name == "lion-checkpoint-500"
+    assert hf_trainer.output_warning(Path("run") / name) is None
+
+
+def test_output_warning():
+    """A name that the rotation would delete is warned of."""
+    assert "save_total_limit" in hf_trainer.output_warning(Path("run/checkpoint-500-lion"))
+
+
+def test_resume_code():
+    """Trainer's own two groups: it makes them itself, from the class and its arguments."""
+    text = hf_trainer.resume_code(hf_trainer.find(folder()), Target(), Path("lion-checkpoint-6"))
+    assert (
+        "optimizer_cls_and_kwargs=(Lion, "
+        '{"lr": args.learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.1}),'
+    ) in text
+    assert "trainer.train(resume_from_checkpoint='lion-checkpoint-6')" in text
+    assert "leave learning_rate and" in text
+
+
+def test_resume_code_for_other_groups():
+    """Groups that Trainer would not make are the user's own."""
+    checkpoint = hf_trainer.find(folder(optimizer=adamw(groups=1), scheduler=LAMBDA))
+    text = hf_trainer.resume_code(checkpoint, Target(), Path("x"))
+    assert "optimizers=(optimizer, None)" in text
+
+
+def test_resume_code_for_constant_lr():
+    """LionSF needs the constant schedule."""
+    target = Target(name="LionSF", constant_lr=True)
+    text = hf_trainer.resume_code(hf_trainer.find(folder()), target, Path("x"))
+    assert text.endswith('TrainingArguments(lr_scheduler_type="constant", ...)')
