@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fake_source import FakeSource, adamw, cosine
 
 from liontool.checkpoint.frameworks import FRAMEWORKS, find, named
 from liontool.errors import AmbiguousError, LayoutError
+from support.fake_source import FakeSource, adamw, cosine
 
 LIGHTNING = {
     "pytorch-lightning_version": "2.6.6",

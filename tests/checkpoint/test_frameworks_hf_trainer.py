@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fake_source import FakeSource, adamw, opaque
 
 from liontool.checkpoint.frameworks import Target, hf_trainer
 from liontool.errors import AmbiguousError, FormatError, LayoutError, ReadError, UnfinishedError
+from support.fake_source import FakeSource, adamw, opaque
 
 LAMBDA = {"base_lrs": [1e-3] * 2, "last_epoch": 6, "_last_lr": [5e-4] * 2, "lr_lambdas": [{}, {}]}
 
@@ -102,7 +102,7 @@ def test_scheduler_without_optimizer():
 
 def test_model_only():
     """A folder of weights is refused with the reason and what is there."""
-    with pytest.raises(LayoutError, match="save_only_model=True.*Found: trainer_state.json"):
+    with pytest.raises(LayoutError, match=r"save_only_model=True.*Found: trainer_state\.json"):
         hf_trainer.find(folder(optimizer=None, scheduler=None, training_args=None))
 
 
@@ -127,7 +127,7 @@ def test_state_of_another_shape():
 
 
 def test_folder_of_checkpoints():
-    """Several checkpoints are listed, newest first, with the command for the newest finished one."""
+    """Several checkpoints are listed, newest first, with the command for the newest finished."""
     every = {f"checkpoint-{step}/{name}": 0 for step in (5, 10, 20) for name in files()}
     del every["checkpoint-20/trainer_state.json"]
     with pytest.raises(
@@ -177,6 +177,6 @@ def test_resume_code_for_other_groups():
 
 def test_resume_code_for_constant_lr():
     """LionSF needs the constant schedule."""
-    target = Target(name="LionSF", constant_lr=True)
+    target = Target("from liontool.optim import LionSF", constant_lr=True)
     text = hf_trainer.resume_code(hf_trainer.find(folder()), target, Path("x"))
     assert text.endswith('TrainingArguments(lr_scheduler_type="constant", ...)')

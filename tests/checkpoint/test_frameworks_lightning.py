@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fake_source import FakeSource, adamw, cosine, opaque, tensor
 
 from liontool.checkpoint.frameworks import Target, lightning
 from liontool.errors import LayoutError
+from support.fake_source import FakeSource, adamw, cosine, opaque, tensor
 
 
 def ckpt(**extra):
@@ -90,7 +90,7 @@ def test_resume_code_with_objects():
 
 def test_resume_code_for_constant_lr():
     """LionSF is returned without a scheduler."""
-    target = Target(name="LionSF", constant_lr=True)
+    target = Target("from liontool.optim import LionSF", constant_lr=True)
     text = lightning.resume_code(lightning.find(FakeSource(ckpt())), target, Path("x.ckpt"))
     assert text.endswith(
         "return the optimizer alone from configure_optimizers, without a scheduler"

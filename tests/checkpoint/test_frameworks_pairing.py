@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.fake_source import FakeSource, adamw, cosine
 
 from liontool.checkpoint.frameworks import plain
+from support.fake_source import FakeSource, adamw, cosine
 
 
 def pairs(tree):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fake_source import FakeSource, adamw, cosine, opaque, tensor
 
 from liontool.checkpoint.document import Place
 from liontool.checkpoint.frameworks import Target, plain
 from liontool.errors import LayoutError, LimitError
+from support.fake_source import FakeSource, adamw, cosine, opaque, tensor
 
 
 def labels(checkpoint):
@@ -89,7 +89,7 @@ def test_scheduler_is_paired():
 
 
 def test_nested_schedulers():
-    """Schedulers under `_schedulers` are children with their own places, not schedulers of the file."""
+    """Schedulers under `_schedulers` are children with their own places."""
     sequential = {"last_epoch": 3, "_last_lr": [1e-3], "_schedulers": [cosine(1e-3), cosine(1e-3)]}
     tree = {"optimizer": adamw(initial_lr=1e-3), "s": sequential, "same": sequential["_schedulers"]}
     (scheduler,) = plain.find(FakeSource(tree)).optimizers[0].schedulers
@@ -210,7 +210,7 @@ def test_resume_code_for_constant_lr():
     """LionSF gets no scheduler, and the text says so; several groups are the user's own."""
     checkpoint = plain.find(FakeSource({"o": adamw(groups=2), "s": cosine(1e-3, 1e-3)}))
     text = plain.resume_code(
-        checkpoint, Target("lion_sf", "LionSF", constant_lr=True), Path("x.pt")
+        checkpoint, Target("from lion_sf import LionSF", constant_lr=True), Path("x.pt")
     )
     assert "LionSF(param_groups, lr=0.001" in text
     assert "the same 2 groups" in text

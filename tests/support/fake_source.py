@@ -59,7 +59,7 @@ def tensor(*shape: int, dtype: str = "float32") -> TensorRef:
 def adamw(
     *, shapes: tuple[tuple[int, ...], ...] = ((3, 4), (4,)), groups: int = 1, **fields: Any
 ) -> dict[str, Any]:
-    """What `torch.optim.AdamW(...).state_dict()` gives, with each shape in the first group that is left."""
+    """What `torch.optim.AdamW(...).state_dict()` gives, shapes dealt out to the groups."""
     state = {
         index: {"step": 12.0, "exp_avg": tensor(*shape), "exp_avg_sq": tensor(*shape)}
         for index, shape in enumerate(shapes)
