@@ -63,6 +63,11 @@ class Source:
             self._check_link(name)
         return self.listing()
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files together, as they were at the first look."""
+        return sum(mark.size for mark in self._marks.values())
+
     def modified(self, name: str = "") -> int:
         """When a file was last written to, in nanoseconds."""
         return self._marks[name].mtime_ns

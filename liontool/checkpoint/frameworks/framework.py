@@ -17,14 +17,17 @@ class Target:
     """The class that a user's script will construct, for the text to paste.
 
     Attributes:
-        module: Where to import it from: "liontool.optim".
-        name: The class: "Lion".
+        import_line: "from liontool.optim import Lion"; a comment may follow.
         constant_lr: Whether it wants a constant learning rate (LionSF).
     """
 
-    module: str = "liontool.optim"
-    name: str = "Lion"
+    import_line: str = "from liontool.optim import Lion"
     constant_lr: bool = False
+
+    @property
+    def name(self) -> str:
+        """The class: "Lion"."""
+        return self.import_line.partition(" import ")[2].split()[0]
 
 
 def no_warning(path: Path) -> str | None:

@@ -165,7 +165,7 @@ def output_warning(path: Path) -> str | None:
 def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     """A Trainer that builds the Lion itself, and the call that resumes."""
     optimizer = checkpoint.optimizers[0]
-    lines = [resume_text.import_line(target), "", *_trainer(optimizer, target)]
+    lines = [target.import_line, "", *_trainer(optimizer, target)]
     lines += [f"trainer.train(resume_from_checkpoint={str(output)!r})", ""]
     if target.constant_lr:
         setting = 'TrainingArguments(lr_scheduler_type="constant", ...)'

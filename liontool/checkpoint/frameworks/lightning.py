@@ -56,7 +56,7 @@ def _states(document: Document, tree: Mapping[str, Value]) -> torch_layout.Found
 def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     """`configure_optimizers` with the Lion, and the call of `fit`."""
     objects = checkpoint.facts.get("objects", ())
-    lines = [resume_text.import_line(target), "", "# in your LightningModule"]
+    lines = [target.import_line, "", "# in your LightningModule"]
     lines += ["def configure_optimizers(self):"]
     for index, optimizer in enumerate(checkpoint.optimizers):
         name = "optimizer" if index == 0 else f"optimizer_{index + 1}"

@@ -31,9 +31,7 @@ def find(source: Source) -> Checkpoint | None:
     states = _states(document.tree)
     groups = tuple(_group(group, states) for group in _records(document, "param_groups"))
     names = {key: name for group in groups for key, name in zip(group.params, group.names)}
-    slots = {
-        key: Slot(key, Fields(state), name=names.get(key)) for key, state in states.items()
-    }
+    slots = {key: Slot(key, Fields(state), name=names.get(key)) for key, state in states.items()}
     schedulers = tuple(_scheduler(state) for state in _records(document, "lr_scheduler"))
     optimizer = Optimizer("", groups, slots, schedulers)
     return Checkpoint(
@@ -94,9 +92,7 @@ def _group(record: Mapping[str, Any], states: Mapping[int | str, Any]) -> ParamG
 def _scheduler(record: Mapping[str, Any], label: str = "") -> Scheduler:
     children = record.get("_schedulers", [])
     fields = {name: value for name, value in record.items() if name != "_schedulers"}
-    return Scheduler(
-        Fields(fields), tuple(_scheduler(child) for child in children), label
-    )
+    return Scheduler(Fields(fields), tuple(_scheduler(child) for child in children), label)
 
 
 def _key(label: str) -> int | str:

@@ -104,7 +104,7 @@ def describe(tree: Value) -> str:
 def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     """`load_state_dict` of each optimizer and each scheduler, from where they lie in the file."""
     options = ", weights_only=False" if checkpoint.facts.get("objects") else ""
-    lines = ["import torch", resume_text.import_line(target), ""]
+    lines = ["import torch", target.import_line, ""]
     lines += [f'checkpoint = torch.load({str(output)!r}, map_location="cpu"{options})']
     for index, optimizer in enumerate(checkpoint.optimizers):
         lines += _optimizer_lines(optimizer, target, "" if index == 0 else f"_{index + 1}")

@@ -9,10 +9,6 @@ from liontool.checkpoint.frameworks.pairing import number
 from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup
 
 
-def import_line(target: Target) -> str:
-    return f"from {target.module} import {target.name}"
-
-
 def hyperparameters(optimizer: Optimizer) -> dict[str, str]:
     """Arguments of the constructor as source text; on load the file's values win."""
     fields = optimizer.groups[0].fields
@@ -40,7 +36,7 @@ def state_file(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     """How to load a file that holds nothing but one optimizer's state."""
     lines = [
         "import liontool",
-        import_line(target),
+        target.import_line,
         "",
         construct(checkpoint.optimizers[0], target, "model.parameters()"),
         f"liontool.load_optimizer({str(output)!r}, optimizer, model)",

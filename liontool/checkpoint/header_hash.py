@@ -1,0 +1,51 @@
+"""The identity of a checkpoint without reading its tensors: a hash of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from liontool.checkpoint.document import Document, Span, Stored, tensors
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_BLOCK = 1 << 20
+
+
+def header_sha256(documents: Iterable[Document]) -> str:
+    """SHA-256, in hexadecimal, of the bytes of `documents` that belong to no tensor: headers and pickles."""
+    digest = sha256()
+    for document in documents:
+        _add(digest, document)
+    return digest.hexdigest()
+
+
+def _add(digest: _Hash, document: Document) -> None:
+    end = document.path.stat().st_size
+    with document.path.open("rb") as file:
+        position = 0
+        for span in [*_spans(document), Span(document.path, end, 0)]:
+            file.seek(position)
+            _add_bytes(digest, file.read, span.offset - position)
+            position = max(position, span.offset + span.length)
+
+
+def _spans(document: Document) -> list[Span]:
+    """Where the tensors of the file itself lie, in order; shards of an index are other files."""
+    found = {
+        tensor.source.storage.span
+        for _, tensor in tensors(document.tree)
+        if isinstance(tensor.source, Stored)
+    }
+    return sorted((s for s in found if s.file == document.path), key=lambda span: span.offset)
+
+
+def _add_bytes(digest: _Hash, read: Callable[[int], bytes], count: int) -> None:
+    while count > 0:
+        block = read(min(count, _BLOCK))
+        if not block:
+            return
+        digest.update(block)
+        count -= len(block)
