@@ -72,7 +72,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("GreedyLR", "reset_start _init_lrs patience", rates="eps", factor=1.0),
     _kind("SWALR", "anneal_epochs _anneal_strategy", end="anneal_epochs", anneal_epochs=0),
     _kind("SequentialLR", "_milestones"),
-    _kind("ExponentialLR", "gamma base_lrs", "step_size milestones step_ratio"),
+    _kind("ExponentialLR", "gamma base_lrs", "step_size milestones step_ratio", gamma=1.0),
     replace(
         _kind("timm scheduler", "base_values param_group_field",
               rates="base_values lr_min warmup_lr_init warmup_steps"),
