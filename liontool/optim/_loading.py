@@ -11,12 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from liontool.optim import _options
-
-# Group keys of AdamW that mean nothing to any Lion here. Keys of schedulers and of the user are in
-# no list and stay.
-FOREIGN_GROUP_KEYS = frozenset(
-    {"eps", "amsgrad", "foreach", "fused", "capturable", "differentiable"}
-)
+from liontool.states import ADAM_GROUP_KEYS
 
 
 def adopted(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,14 +57,23 @@ def _adopted_group(
         name: value for name, value in live.items() if name not in ("params", "param_names", "step")
     }
     as_constructed["horizon"] = None
-    kept = {name: value for name, value in saved.items() if name not in FOREIGN_GROUP_KEYS}
-    dropped |= saved.keys() - kept.keys()
+    foreign = _foreign_keys(live, saved)
+    dropped |= foreign
+    kept = {name: value for name, value in saved.items() if name not in foreign}
     group = {**as_constructed, **kept}
     group["betas"] = tuple(group["betas"])
     group["step"] = step_counter(kept.get("step", 0))
     _options.check(group)
     _options.check_reference_lr(group)
     return group
+
+
+def _foreign_keys(live: Mapping[str, Any], saved: Mapping[str, Any]) -> set[str]:
+    """Keys of Adam that no Lion has. Keys of schedulers and of the user are not among them."""
+    foreign = saved.keys() & (ADAM_GROUP_KEYS - live.keys())
+    if "amsgrad" in saved and "decoupled_weight_decay" in saved:
+        foreign.add("decoupled_weight_decay")  # Adam has one too, and means all of AdamW by it
+    return foreign
 
 
 def _params_by_id(optimizer: Optimizer, saved: list[Mapping[str, Any]]) -> dict[Any, Tensor]:

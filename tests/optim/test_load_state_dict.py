@@ -93,6 +93,16 @@ def test_keys_of_adam_go_with_one_warning() -> None:
     assert (group["max_lr"], group["mine"]) == (2.0, "kept")
 
 
+def test_adams_decoupled_weight_decay_is_not_lions() -> None:
+    """AdamW has a group key of the same name, which tells it from Adam."""
+    optimizer = Lion(_params())
+    with pytest.warns(UserWarning, match="drops: amsgrad, decoupled_weight_decay"):
+        optimizer.load_state_dict(_converted(amsgrad=False, decoupled_weight_decay=True))
+    assert optimizer.param_groups[0]["decoupled_weight_decay"] is False
+    optimizer.load_state_dict(_converted(decoupled_weight_decay=True))
+    assert optimizer.param_groups[0]["decoupled_weight_decay"] is True
+
+
 def test_adams_step_of_a_parameter_goes_quietly() -> None:
     """A file keeps it for its own loader's sake."""
     saved = _converted()
