@@ -88,7 +88,7 @@ def byte_blocks(tensor: TensorRef, size: int = BLOCK) -> Iterator[bytes | memory
     else:
         swapped = source.storage.byteorder != "little"
         for block in ranges(span_of(tensor), size):
-            yield _swapped(block, tensor.dtype) if swapped else block
+            yield byteswapped(block, tensor.dtype) if swapped else block
 
 
 def _gathered(tensor: TensorRef, source: Stored, size: int) -> Iterator[bytes]:
@@ -104,7 +104,7 @@ def _gathered(tensor: TensorRef, source: Stored, size: int) -> Iterator[bytes]:
     )
     for window in _windows(tuple(view.shape), size // item):
         data = np.ascontiguousarray(view[window]).tobytes()
-        yield data if source.storage.byteorder == "little" else _swapped(data, tensor.dtype)
+        yield data if source.storage.byteorder == "little" else byteswapped(data, tensor.dtype)
 
 
 def _mapped(span: Span, item: int) -> Array:
@@ -136,7 +136,8 @@ def _windows(shape: tuple[int, ...], limit: int) -> Iterator[tuple[int | slice, 
         yield from ((slice(i, i + rows),) for i in range(0, shape[0], rows))
 
 
-def _swapped(block: bytes | memoryview, dtype: str) -> bytes:
+def byteswapped(block: bytes | memoryview, dtype: str) -> bytes:
+    """A block of whole elements in the other byte order."""
     import numpy as np
 
     width, _ = _NONFINITE.get(dtype, (ITEM_SIZES[dtype], 0))  # halves of complex numbers
