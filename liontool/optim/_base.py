@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, overload
 
 import torch
@@ -44,12 +46,17 @@ class LionBase(Optimizer):
         Raises:
             ValueError: The state is Adam's (see `liontool convert`), or does not fit.
         """
+        dropped: set[str] = set()
+        adopt = partial(_loading.adopted, dropped=dropped)
         # The last hook, so that hooks of the user can mend the dict first.
-        handle = self.register_load_state_dict_pre_hook(_loading.adopted)
+        handle = self.register_load_state_dict_pre_hook(adopt)
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+        if dropped:
+            names = ", ".join(sorted(dropped))
+            warnings.warn(f"{type(self).__name__} does not know and drops: {names}", stacklevel=2)
 
     def init_state(self) -> None:
         """Create the state of every parameter that requires a gradient and has none yet."""

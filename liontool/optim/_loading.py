@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,18 +13,20 @@ from liontool.optim import _options
 from liontool.states import ADAM_GROUP_KEYS
 
 
-def adopted(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def adopted(
+    optimizer: Optimizer, state_dict: Mapping[str, Any], *, dropped: set[str]
+) -> dict[str, Any]:
     """A state dict that `optimizer` can take: missing keys added, foreign keys dropped.
 
     Args:
         optimizer: A Lion of ours; its groups supply the options that the loaded groups lack.
         state_dict: What the user loads; it is not changed.
+        dropped: Gets the names of the foreign keys.
 
     Raises:
         ValueError: It is Adam's state or no Lion's, shapes differ, or an option has an illegal
             value.
     """
-    dropped: set[str] = set()
     saved = state_dict["param_groups"]
     # Where counts differ, torch complains afterwards.
     pairs = zip(optimizer.param_groups, saved, strict=False)
@@ -36,11 +37,6 @@ def adopted(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, An
         for key, entry in state_dict["state"].items()
         if params.get(key) is None or entry
     }
-    if dropped:
-        warnings.warn(
-            f"{type(optimizer).__name__} does not know and drops: {', '.join(sorted(dropped))}",
-            stacklevel=4,
-        )
     return {**state_dict, "state": state, "param_groups": [*groups, *saved[len(groups) :]]}
 
 
