@@ -93,7 +93,7 @@ def state_dict_for(
     for live, (group, keys) in zip(optimizer.param_groups, placed, strict=True):
         ids = list(range(index, index + len(keys)))
         index += len(keys)
-        groups.append({**_options(optimizer, live, group.fields), "params": ids})
+        groups.append({**_options(optimizer, live, group.fields, where), "params": ids})
         for number, key, param in zip(ids, keys, live["params"], strict=True):
             if key in saved.slots and saved.slots[key].state:
                 _check_shape(saved.slots[key], param, where)
@@ -242,23 +242,26 @@ def _bare(name: str) -> str:
     return re.sub(r"^(?:module\.)+", "", name.replace("_orig_mod.", ""))
 
 
-def _options(optimizer: Live, live: Mapping[str, Any], saved: Fields) -> dict[str, Any]:
+def _options(optimizer: Live, live: Mapping[str, Any], saved: Fields, where: str) -> dict[str, Any]:
     """Options of a group; names stay those of the live group, whose order is the one in use."""
-    fields = {name: _value(value, name) for name, value in saved.without("param_names").items()}
+    fields = {
+        name: _value(value, f"{where}: option {name}")
+        for name, value in saved.without("param_names").items()
+    }
     if isinstance(optimizer, (Lion, LionSF)):
         return fields  # it knows itself what stays as constructed
     return {**{name: value for name, value in live.items() if name != "params"}, **fields}
 
 
 def _state(slot: Slot, param: Tensor, where: str) -> dict[str, Any]:
-    """The state of one parameter, moved to its device at once, so that no two tensors wait."""
-    label = f"{where}: {slot.label}"
-    state = {name: _value(value, f"{label}.{name}") for name, value in slot.state.items()}
-    return {
-        # Where Adam's step has to be, torch knows.
-        name: value.to(param.device) if isinstance(value, Tensor) and name != "step" else value
-        for name, value in state.items()
-    }
+    """The state of one parameter, each tensor moved to its device before the next one is read."""
+    state: dict[str, Any] = {}
+    for name, value in slot.state.items():
+        state[name] = _value(value, f"{where}: parameter {slot.label}: {name}")
+        # Adam's step stays where it is: on which device it has to be, torch knows.
+        if isinstance(state[name], Tensor) and name != "step":
+            state[name] = state[name].to(param.device)
+    return state
 
 
 def _check_shape(slot: Slot, param: Tensor, where: str) -> None:
@@ -266,7 +269,7 @@ def _check_shape(slot: Slot, param: Tensor, where: str) -> None:
         ref = slot.state.get(name)
         if isinstance(ref, TensorRef) and ref.shape != tuple(param.shape):
             raise LoadError(
-                f"{where}: {slot.label}: '{name}' has shape {ref.shape}, the parameter "
+                f"{where}: parameter {slot.label}: '{name}' has shape {ref.shape}, the parameter "
                 f"{tuple(param.shape)}; build the model that it was saved with"
             )
 

@@ -219,7 +219,9 @@ def test_another_shape_is_refused(names: bool) -> None:
     """Both shapes are in the message, by position and by name."""
     model = _model()
     saved = _saved({1: torch.ones(4)}, [[0, 1, 2, 3]], names=names)
-    message = r"run.pt: 1: 'exp_avg' has shape \(4,\), the parameter \(5,\); build the model"
+    message = (
+        r"run.pt: parameter 1: 'exp_avg' has shape \(4,\), the parameter \(5,\); build the model"
+    )
     _refused(Lion(model.parameters()), saved, model, message)
 
 
@@ -268,7 +270,10 @@ def test_unknown_objects_are_refused() -> None:
     slots = {0: Slot(0, Fields({"exp_avg": Opaque("evil.Thing", (), {})}))}
     saved = Optimizer("", (ParamGroup(Fields({}), (0, 1, 2, 3)),), slots)
     _refused(
-        Lion(model.parameters()), saved, None, "run.pt: 0.exp_avg: is a evil.Thing, only tensors"
+        Lion(model.parameters()),
+        saved,
+        None,
+        "run.pt: parameter 0: exp_avg: is a evil.Thing, only tensors",
     )
 
 
