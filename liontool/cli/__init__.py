@@ -13,21 +13,22 @@ from typing import Annotated
 import typer
 
 from liontool.cli import failures
+from liontool.cli.commands import PlainCommand, PlainGroup
 from liontool.cli.convert import convert
 from liontool.cli.demo import demo
 from liontool.cli.inspect import inspect
 
 app = typer.Typer(
     name="liontool",
+    cls=PlainGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Move a training run from AdamW to Lion, and look into checkpoints.",
     epilog="Exit codes: 0 fine, 1 the answer is no, 2 could not be done.",
 )
-app.command()(convert)
-app.command()(inspect)
-app.command()(demo)
+for _command in (convert, inspect, demo):
+    app.command(cls=PlainCommand)(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

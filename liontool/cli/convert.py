@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,19 +15,21 @@ _CARE = "What to take, what to accept"
 
 
 def convert(
-    source: options.Source,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SRC", show_default=False, help=options.PATH_HELP),
+    ],
     lr_ratio: Annotated[
-        Any,
+        str | None,
         typer.Option(
             metavar="R|auto",
-            parser=options.ratio,
             show_default=False,
             help="Divide every learning rate by this, 3 to 10 in the papers; "
             "auto estimates it from the moments. Required.",
         ),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o",
             "--output",
@@ -38,8 +40,12 @@ def convert(
         ),
     ] = None,
     to: Annotated[
-        Literal["lion", "lion-sf"],
-        typer.Option(rich_help_panel=_RULE, help="Lion, or its schedule-free form."),
+        str,
+        typer.Option(
+            metavar="lion|lion-sf",
+            rich_help_panel=_RULE,
+            help="Lion, or its schedule-free form.",
+        ),
     ] = "lion",
     package: Annotated[
         str,
@@ -51,26 +57,27 @@ def convert(
         ),
     ] = "liontool",
     momentum: Annotated[
-        Literal["copy", "scaled", "zeros"] | None,
+        str | None,
         typer.Option(
+            metavar="copy|scaled|zeros",
             show_default=False,
             rich_help_panel=_RULE,
             help="What Lion's momentum starts from. Default: copy for liontool, scaled for others.",
         ),
     ] = None,
     betas: Annotated[
-        Any,
+        str | None,
         typer.Option(
             metavar="A,B",
-            parser=options.betas,
             show_default=False,
             rich_help_panel=_RULE,
             help="Lion's betas. Default: 0.9,0.99.",
         ),
     ] = None,
     decay: Annotated[
-        Literal["scaled", "kept", "decoupled"],
+        str,
         typer.Option(
+            metavar="scaled|kept|decoupled",
             rich_help_panel=_RULE,
             help="Weight decay: times the ratio, as it is, or for a Lion that decays without lr.",
         ),
@@ -102,13 +109,9 @@ def convert(
             help="Go on in spite of a refusal with this id; may be repeated.",
         ),
     ] = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Replace OUT if it exists."),
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show everything, write nothing."),
+        bool, typer.Option("--dry-run", help="Show everything, write nothing.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -120,18 +123,19 @@ def convert(
     """
     if lr_ratio is None:
         raise ValueError(_ratio_missing(source))
+    ratio, pair = options.ratio(lr_ratio), options.betas(betas)
     from liontool.cli import progress
     from liontool.convert import convert_checkpoint
 
     with progress.copying() as advance:
         report = convert_checkpoint(
-            source,
-            output=output,
-            lr_ratio=lr_ratio,
+            Path(source),
+            output=Path(output) if output else None,
+            lr_ratio=ratio,
             to=to,
             package=package,
             momentum=momentum,
-            betas=betas,
+            betas=pair,
             decay=decay,
             zero_stale=zero_stale,
             framework=framework,
@@ -151,9 +155,9 @@ def convert(
         conversion_view.show(report)
 
 
-def _ratio_missing(source: Path) -> str:
+def _ratio_missing(source: str) -> str:
     return (
         "--lr-ratio is missing: Lion wants a learning rate 3 to 10 times smaller than AdamW's; "
         "give the factor (--lr-ratio 3), or have it estimated from the checkpoint: "
-        f"liontool convert {shlex.quote(str(source))} --lr-ratio auto"
+        f"liontool convert {shlex.quote(source)} --lr-ratio auto"
     )

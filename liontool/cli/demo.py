@@ -12,15 +12,15 @@ import typer
 
 def demo(
     out: Annotated[
-        Path,
+        str,
         typer.Option(metavar="FOLDER", help="Where checkpoints and the picture go."),
-    ] = Path("liontool-demo"),
+    ] = "liontool-demo",
 ) -> None:
     """Train a small GPT with AdamW, convert it, go on with Lion, and compare the losses."""
     from liontool import demo as library
     from liontool.cli import demo_view
 
-    result = library.run(out, say=_say, command=_command)
+    result = library.run(Path(out), say=_say, command=_command)
     demo_view.show(result)
 
 

@@ -12,8 +12,8 @@ from liontool.cli import options
 
 def inspect(
     path: Annotated[
-        Path,
-        typer.Argument(show_default=False, help="Checkpoint: a file, or a framework's folder."),
+        str,
+        typer.Argument(metavar="PATH", show_default=False, help=options.PATH_HELP),
     ],
     framework: options.Framework = None,
     as_json: options.AsJson = False,
@@ -24,7 +24,7 @@ def inspect(
     """
     from liontool.inspect.summary import summarise
 
-    summary = summarise(path, framework)
+    summary = summarise(Path(path), framework)
     if as_json:
         from liontool.cli import json_output
 

@@ -1,19 +1,17 @@
-"""Options that several commands have, and how words become values."""
+"""Options that several commands have, and how words become values.
+
+Every option is a flag or a word: `commands.PlainCommand` says why.
+"""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
-Source = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SRC", show_default=False, help="Checkpoint: a file, or a framework's folder."
-    ),
-]
+PATH_HELP = "Checkpoint: a file, or a framework's folder."
+
 Framework = Annotated[
     str | None,
     typer.Option(
@@ -25,22 +23,24 @@ Framework = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
-def ratio(text: str) -> Any:
-    """A positive number, or "auto". The return type is Any because typer knows no unions."""
+def ratio(text: str) -> float | Literal["auto"]:
+    """A positive number, or "auto"."""
     if text == "auto":
-        return text
+        return "auto"
     value = _number(text)
     if not math.isfinite(value) or value <= 0:
-        raise typer.BadParameter(f"'{text}' must be a positive number such as 3, or auto")
+        raise ValueError(f"--lr-ratio must be a positive number such as 3, or auto; got '{text}'")
     return value
 
 
-def betas(text: str) -> Any:
+def betas(text: str | None) -> tuple[float, float] | None:
     """Two numbers with a comma between; the library checks their range."""
-    values = tuple(_number(word) for word in text.split(","))
+    if text is None:
+        return None
+    values = [_number(word) for word in text.split(",")]
     if len(values) != 2 or any(map(math.isnan, values)):
-        raise typer.BadParameter(f"'{text}' must be two numbers such as 0.9,0.99")
-    return values
+        raise ValueError(f"--betas must be two numbers such as 0.9,0.99; got '{text}'")
+    return values[0], values[1]
 
 
 def _number(text: str) -> float:

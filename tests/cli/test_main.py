@@ -43,12 +43,6 @@ def test_every_command_has_help(liontool: Run, command: str) -> None:
         (("inspct", "x"), "No such command 'inspct'. Did you mean 'inspect'?"),
         (("inspect",), "Missing argument"),
         (("inspect", "x", "--jsn"), "No such option: --jsn"),
-        (("convert", "x", "--lr-ratio", "0"), "'0' must be a positive number such as 3, or auto"),
-        (("convert", "x", "--lr-ratio", "nan"), "'nan' must be a positive number"),
-        (("convert", "x", "--lr-ratio", "many"), "'many' must be a positive number"),
-        (("convert", "x", "--betas", "0.9"), "'0.9' must be two numbers such as 0.9,0.99"),
-        (("convert", "x", "--betas", "a,b"), "'a,b' must be two numbers"),
-        (("convert", "x", "--to", "frog"), "'frog' is not one of 'lion', 'lion-sf'"),
     ],
 )
 def test_wrong_usage(liontool: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -59,6 +53,26 @@ def test_wrong_usage(liontool: Run, arguments: tuple[str, ...], message: str) ->
     assert err.startswith("liontool: error: ")
     assert message in err
     assert err.endswith("--help\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--lr-ratio", "0", "must be a positive number such as 3, or auto; got '0'"),
+        ("--lr-ratio", "nan", "must be a positive number"),
+        ("--lr-ratio", "inf", "must be a positive number"),
+        ("--lr-ratio", "many", "got 'many'"),
+        ("--betas", "0.9", "must be two numbers such as 0.9,0.99; got '0.9'"),
+        ("--betas", "a,b", "must be two numbers"),
+    ],
+)
+def test_wrong_values(liontool: Run, option: str, value: str, message: str) -> None:
+    """A value that means nothing is told by its option, what is allowed, and what was given."""
+    code, out, err = liontool("convert", "x", "--lr-ratio", "3", option, value)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"liontool: error: {option} ")
+    assert message in err
     assert err.count("\n") == 1
 
 
