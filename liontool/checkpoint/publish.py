@@ -22,6 +22,7 @@ from liontool.errors import NoSpaceError, OutputExistsError, PublishError, Unsaf
 SUFFIX = ".liontool-tmp"
 """How the hidden names end. One that is left after a power failure can be deleted."""
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -118,7 +119,7 @@ def new_folder(
 @contextmanager
 def _created(path: Path) -> Iterator[int]:
     """A descriptor of a file that was not there; its mode is 0666 less the umask."""
-    fd = SYSTEM.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    fd = SYSTEM.open(path, _NEW, 0o666)
     try:
         yield fd
     finally:
@@ -221,12 +222,14 @@ class _Stage:
             SYSTEM.rename(self.temporary, self.target)
 
     def _reserve(self) -> None:
+        """Take the name with something empty, over which a rename is allowed."""
         if self.is_folder:
             SYSTEM.mkdir(self.target, 0o777)
+            self._reserved = True
         else:
-            with _created(self.target):
-                pass
-        self._reserved = True
+            fd = SYSTEM.open(self.target, _NEW, 0o666)
+            self._reserved = True
+            SYSTEM.close(fd)
 
     def _replace(self) -> None:
         """Take the target's name; the old one keeps another until all is durable."""
