@@ -11,6 +11,8 @@ import torch
 import typer
 
 import liontool
+from liontool.convert.settings import ALLOWABLE
+from liontool.states import LIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -105,6 +107,20 @@ def test_a_page_describes_the_options_of_its_command(name: str) -> None:
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     described = {flag for term in TERM.findall(page) for flag in FLAG.findall(term)}
     assert described == flags(name)
+
+
+def test_convert_page_lists_every_package() -> None:
+    """The table of `--for` has a row for each Lion, with its targets."""
+    page = (DOCS / "convert.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \|.*\| (lion(?:, lion-sf)?) \|$", page, re.MULTILINE)
+    assert dict(rows) == {name: ", ".join(lion.targets) for name, lion in LIONS.items()}
+
+
+def test_convert_page_lists_every_refusal() -> None:
+    """The table of `--allow` has a row for each id."""
+    page = (DOCS / "convert.md").read_text(encoding="utf-8")
+    table = page.partition("| id | what was found |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == set(ALLOWABLE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
