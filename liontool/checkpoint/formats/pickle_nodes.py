@@ -165,12 +165,16 @@ class Drop(Change):
     Attributes:
         marked: Whether there was a mark below them.
         early: Whether they stand before the node that carries this Drop, not after it.
+        depth: How deep Drops are nested in it.
     """
 
-    __slots__ = ("early", "marked")
+    __slots__ = ("depth", "early", "marked")
 
-    def __init__(self, op: int, items: Sequence[Part], marked: bool, early: bool) -> None:
+    def __init__(
+        self, op: int, items: Sequence[Part], marked: bool, early: bool, depth: int = 1
+    ) -> None:
         super().__init__(op, items)
+        self.depth = depth
         self.marked = marked
         self.early = early
 

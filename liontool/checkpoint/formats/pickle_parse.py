@@ -42,6 +42,7 @@ class PickleLimits:
     OPCODES = 10_000_000
     MARKS = 1000
     DEPTH = 256
+    DROPS = 30
     INTEGER_BYTES = 1024
     NUMBER_LINE = 2500
     LINE = 64 << 20
@@ -605,10 +606,13 @@ def _pop_mark(parser: _Parser) -> None:
 
 
 def _drop(parser: _Parser, code: int, items: list[Part], marked: bool) -> None:
+    depth = 1 + max([item.depth for item in items if isinstance(item, Drop)], default=0)
+    if depth > PickleLimits.DROPS:
+        _refuse("objects thrown away inside of others again and again", LimitError)
     if not parser.stack:
-        parser.dropped.append(Drop(code, items, marked, early=True))
+        parser.dropped.append(Drop(code, items, marked, True, depth))
         return
-    _note(parser.own(-1), Drop(code, items, marked, early=False))
+    _note(parser.own(-1), Drop(code, items, marked, False, depth))
 
 
 @_reads(op.DUP)

@@ -1,0 +1,258 @@
+"""The nodes of a pickle as plain values: read-only views that are made when somebody looks.
+
+The same node is always the same view, so `is` tells aliases from equals. Views compare and hash by
+identity: equality of graphs that may contain themselves has no good answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+from liontool.checkpoint.document import Edit, Key, Opaque, Storage, TensorRef, Value
+from liontool.checkpoint.formats.pickle_content import (
+    arguments_of,
+    class_of,
+    entries,
+    is_mapping,
+    items,
+    kind_of,
+    state_of,
+)
+from liontool.checkpoint.formats.pickle_edit import Editor
+from liontool.checkpoint.formats.pickle_encode import Encoder, NewStorage, encode
+from liontool.checkpoint.formats.pickle_nodes import (
+    Atom,
+    Call,
+    Composite,
+    Global,
+    Node,
+    PersistentId,
+    Tuple,
+    resolve,
+    walk,
+)
+from liontool.checkpoint.formats.pickle_tensors import (
+    bytes_of,
+    numpy_scalar,
+    persistent_values,
+    tensor,
+)
+
+__all__ = ["MappingView", "SequenceView", "Tree", "collect_storages", "encode"]
+
+Path = tuple[Key, ...]
+
+
+class MappingView(Mapping[Any, Value]):
+    """A dict or one of its kin, to read.
+
+    Attributes:
+        kind: "dict", "OrderedDict", "defaultdict" or "Counter".
+    """
+
+    __slots__ = ("_nodes", "_path", "_tree", "kind")
+
+    def __init__(self, tree: Tree, node: Composite, path: Path) -> None:
+        self.kind = kind_of(node)
+        self._tree = tree
+        self._path = path
+        self._nodes: dict[Any, Node] = {}
+        for slot in entries(node):
+            if slot.key is not None:
+                self._nodes[tree.key(slot.key)] = slot.value
+
+    def __getitem__(self, key: Any) -> Value:
+        return self._tree.view(self._nodes[key], (*self._path, key))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._nodes
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of {len(self)}>"
+
+
+class SequenceView(Sequence[Value]):
+    """A list, a tuple or one of their kin, to read. Sets are sequences in the order of the file.
+
+    Attributes:
+        kind: "list", "tuple", "deque", "torch.Size", "set" or "frozenset".
+    """
+
+    __slots__ = ("_nodes", "_path", "_tree", "kind")
+
+    def __init__(self, tree: Tree, nodes: Sequence[Node], path: Path, kind: str) -> None:
+        self.kind = kind
+        self._tree = tree
+        self._path = path
+        self._nodes = nodes
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index if index >= 0 else index + len(self)
+        return self._tree.view(self._nodes[index], (*self._path, position))
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of {len(self)}>"
+
+
+class _OpaqueView(Opaque):
+    """An Opaque that looks at its state only when asked: states may contain themselves."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[Value], read_state: Callable[[], Value]
+    ) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "_read_state", read_state)
+
+    @property
+    def state(self) -> Value:
+        return self._read_state()
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class Tree:
+    """A pickle's graph, seen as plain values.
+
+    Args:
+        root: From `parse`.
+        storage_of: Gives the storage for a persistent id, here as plain values.
+        where: What to call the file in messages.
+    """
+
+    def __init__(
+        self, root: Node, storage_of: Callable[[tuple[Value, ...]], Storage], where: str
+    ) -> None:
+        self.root = root
+        self._storage_of = storage_of
+        self._where = where
+        self._views: dict[int, Value] = {}  # by node
+        self._keys: dict[int, Opaque] = {}  # by node
+        self._nodes: dict[int, Node] = {}  # by view
+        self._storages: dict[int, Storage] = {}  # by persistent id
+        self._pids: dict[int, PersistentId] = {}  # by storage
+
+    @property
+    def value(self) -> Value:
+        """The whole pickle as a plain value."""
+        return self.view(self.root, ())
+
+    def view(self, node: Node, path: Path) -> Value:
+        """The value of a node; `path` names it in messages."""
+        node = resolve(node)
+        if isinstance(node, Atom):
+            return node.value
+        if id(node) not in self._views:
+            self._views[id(node)] = made = self._made(node, path)
+            if isinstance(made, (MappingView, SequenceView, TensorRef, Opaque)):
+                self._nodes.setdefault(id(made), node)
+        return self._views[id(node)]
+
+    def key(self, node: Node) -> Any:
+        """A node as a key of a dict: plain values and tuples of them; anything else by identity."""
+        node = resolve(node)
+        if isinstance(node, Atom):
+            return node.value
+        if isinstance(node, Tuple) and all(isinstance(resolve(item), Atom) for item in node.items):
+            return tuple(self.key(item) for item in node.items)
+        plain = _plain(node) if isinstance(node, Call) else None
+        if plain is not None:
+            return plain
+        return self._keys.setdefault(id(node), Opaque("object", (), None))
+
+    def edited(self, edits: Sequence[Edit], new_storage: NewStorage | None = None) -> Node:
+        """A copy of the graph with edits applied; this one stays as it is.
+
+        Args:
+            edits: Their values are plain, or views and TensorRefs of this tree, or new TensorRefs.
+            new_storage: Makes the persistent id of a tensor that is not in this file.
+
+        Raises:
+            ValueError: The edits contradict each other, or a place is not there.
+        """
+        encoder = Encoder(new_storage, self._node_of, self._storage_node)
+        editor = Editor(self.root, self.key, encoder)
+        for edit in edits:
+            editor.add(edit)
+        return editor.copy()
+
+    def _node_of(self, value: Value) -> Node | None:
+        """The node that a view shows, if it is a view of this tree."""
+        node = self._nodes.get(id(value))
+        return node if node is not None and self._views[id(node)] is value else None
+
+    def _storage_node(self, storage: Storage) -> PersistentId | None:
+        return self._pids.get(id(storage))
+
+    def _made(self, node: Node, path: Path) -> Value:
+        if is_mapping(node) and isinstance(node, Composite):
+            return MappingView(self, node, path)
+        kind = kind_of(node)
+        if kind and isinstance(node, Composite):
+            return SequenceView(self, [slot.value for slot in items(node)], path, kind)
+        if isinstance(node, Global):
+            return Opaque(node.full_name, (), None)
+        if isinstance(node, PersistentId):
+            return Opaque("persistent id", persistent_values(node), None)
+        return self._called(node, path) if isinstance(node, Call) else None
+
+    def _called(self, node: Call, path: Path) -> Value:
+        label = ".".join(map(str, path))
+        found = tensor(node, self._storage, label, self._where)
+        if found is not None:
+            return found
+        plain = _plain(node)
+        return self._opaque(node, path) if plain is None else plain
+
+    def _opaque(self, node: Call, path: Path) -> Opaque:
+        name = class_of(node)
+        inside = (*path, name)
+        arguments = SequenceView(self, arguments_of(node), inside, "tuple")
+        return _OpaqueView(name or "(computed)", arguments, lambda: self.state(node, inside))
+
+    def state(self, node: Call, path: Path) -> Value:
+        """Attributes of an object; for one that has none its entries or items."""
+        state = state_of(node)
+        if state is not None:
+            return self.view(state, path)
+        if any(True for _ in entries(node)):
+            return MappingView(self, node, path)
+        nodes = [slot.value for slot in items(node)]
+        return SequenceView(self, nodes, path, "list") if nodes else None
+
+    def _storage(self, pid: PersistentId) -> Storage:
+        if id(pid) not in self._storages:
+            self._storages[id(pid)] = storage = self._storage_of(persistent_values(pid))
+            self._pids.setdefault(id(storage), pid)
+        return self._storages[id(pid)]
+
+
+def _plain(node: Call) -> Value:
+    """The number or the bytes that a call makes, else None."""
+    number = numpy_scalar(node)
+    return bytes_of(node) if number is None else number
+
+
+def collect_storages(root: Node) -> list[PersistentId]:
+    """Persistent ids in the order of their first use, each node once."""
+    return [node for node in walk(root) if isinstance(node, PersistentId)]
