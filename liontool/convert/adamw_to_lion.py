@@ -10,14 +10,12 @@ Lion: Chen et al., https://arxiv.org/abs/2302.06675. The momentum seed: docs of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from liontool.checkpoint.document import TensorRef, Value
 from liontool.checkpoint.learning_rates import (
-    cycled_betas,
     divided,
-    notes,
     number,
     scale_group,
     scale_scheduler,
@@ -25,15 +23,13 @@ from liontool.checkpoint.learning_rates import (
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
 from liontool.convert import seeding
 from liontool.convert.change import Change
-from liontool.convert.report import Notice
+from liontool.convert.notices import dropped, hints, slot_step, warnings
 from liontool.convert.settings import Settings
 from liontool.errors import RefusedError, UnknownOptimizerError
 from liontool.states import ADAM_GROUP_KEYS, MOMENT, Recognition, recognise
 
-FEW_STEPS = 20
 _LOW_PRECISION = ("float16", "bfloat16")
 _SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq")
-_NAMED = 3  # labels in one message
 
 
 def adamw_to_lion(optimizer: Optimizer, settings: Settings) -> Change:
@@ -58,9 +54,9 @@ def adamw_to_lion(optimizer: Optimizer, settings: Settings) -> Change:
     return Change(
         optimizer=after,
         recognition=recognition,
-        dropped=_dropped(optimizer, after),
-        warnings=tuple(_warnings(optimizer, recognition)),
-        notes=tuple(_notes(optimizer, settings)),
+        dropped=dropped(optimizer, after),
+        warnings=tuple(warnings(optimizer, recognition)),
+        notes=tuple(hints(optimizer, settings)),
         moments=tuple(
             slot.state[MOMENT]
             for slot in slots.values()
@@ -101,11 +97,6 @@ def check_optimizer(optimizer: Optimizer, settings: Settings | None = None) -> R
             f"{message}; to take its '{MOMENT}' over all the same: --allow unknown-optimizer"
         )
     return found
-
-
-def slot_step(slot: Slot) -> float | None:
-    """Adam's step count for one parameter, where its state has one."""
-    return number(slot.state.get("step"))
 
 
 def _check_shapes(optimizer: Optimizer, settings: Settings) -> None:
@@ -248,102 +239,9 @@ def _momentum(moment: TensorRef, slot: Slot, group: Fields, settings: Settings) 
     if settings.momentum == "zeros":
         return seeding.zeros(moment)
     step, beta1 = slot_step(slot), _adam_beta(group, 0)
-    if settings.zero_stale and isinstance(second := second_moment(slot), TensorRef):
+    if settings.zero_stale and isinstance(second := seeding.second_moment(slot), TensorRef):
         biases = seeding.bias(beta1, step), seeding.bias(_adam_beta(group, 1), step)
         moment = seeding.without_stale(moment, (second, *biases, number(group.get("eps")) or 0.0))
     if settings.momentum == "scaled":
         moment = seeding.scaled(moment, seeding.scale_factor(beta1, step, settings.betas[1]))
     return moment
-
-
-def second_moment(slot: Slot) -> Value:
-    """What Adam divides by: its largest average of squares under amsgrad."""
-    return slot.state.get("max_exp_avg_sq", slot.state.get("exp_avg_sq"))
-
-
-# --- the report ---------------------------------------------------------------------------------
-
-
-def _dropped(before: Optimizer, after: Optimizer) -> tuple[str, ...]:
-    pairs = [(slot.state, after.slots[key].state) for key, slot in before.slots.items()] + [
-        (old.fields, new.fields) for old, new in zip(before.groups, after.groups, strict=True)
-    ]
-    return tuple(dict.fromkeys(name for old, new in pairs for name in old if name not in new))
-
-
-def _warnings(optimizer: Optimizer, found: Recognition) -> Iterable[Notice]:
-    decays = any(number(group.fields.get("weight_decay")) for group in optimizer.groups)
-    if found.assumed and decays:
-        yield Notice(
-            "assumed-adamw",
-            "AdamW is assumed: files written before torch 2.7 do not tell it from Adam, whose L2 "
-            "decay would be in its moments",
-        )
-    if found.kind == "Adam" and decays:
-        yield Notice(
-            "l2-decay",
-            "this is Adam with L2 weight decay: its moments contain weight_decay * weight, and "
-            "until the momentum has forgotten that, Lion's own decay comes on top",
-        )
-    if not found.is_adam:
-        yield Notice(
-            "unknown-optimizer",
-            f"this looks like {found.kind}, not AdamW; its '{MOMENT}' is taken as a first moment",
-        )
-    yield from _state_warnings(optimizer)
-
-
-def _state_warnings(optimizer: Optimizer) -> Iterable[Notice]:
-    slots = [slot for slot in optimizer.slots.values() if MOMENT in slot.state]
-    if not slots:
-        yield Notice("no-state", "the optimizer has no state yet: Lion starts from a zero momentum")
-        return
-    steps = [step for slot in slots if (step := slot_step(slot)) is not None]
-    if steps and max(steps) < FEW_STEPS:
-        yield Notice(
-            "few-steps",
-            f"only {max(steps):.0f} steps: Adam's moments are not reliable before step {FEW_STEPS}",
-        )
-    missing = list(_missing(optimizer))
-    if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        yield Notice(
-            "missing-state",
-            f"{len(missing)} parameters have no state (frozen, or never given a gradient): "
-            f"{', '.join(missing[:_NAMED])}{more}; they start from a zero momentum",
-        )
-
-
-def _missing(optimizer: Optimizer) -> Iterable[str]:
-    for group in optimizer.groups:
-        names = group.names if len(group.names) == len(group.params) else group.params
-        for key, name in zip(group.params, names, strict=True):
-            if key not in optimizer.slots or MOMENT not in optimizer.slots[key].state:
-                yield str(name)
-
-
-def _notes(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
-    for i, group in enumerate(optimizer.groups):
-        cycle = cycled_betas(group, optimizer.schedulers)
-        if cycle:
-            yield Notice(
-                "cycled-beta1",
-                f"group {i}: beta1 goes on cycling between {cycle[0]:g} and {cycle[1]:g}: the "
-                "scheduler sets it at every step, whatever is written",
-            )
-    for text in notes(optimizer.schedulers):
-        yield Notice("scheduler", text)
-    if settings.decay == "decoupled":
-        yield Notice("decoupled-decay", _decoupled_note(settings))
-    maximizes = any(group.fields.get("maximize") for group in optimizer.groups)
-    if maximizes and not settings.lion.maximize:
-        yield Notice("maximize", "maximize=True is dropped: turn the sign of the loss")
-
-
-def _decoupled_note(settings: Settings) -> str:
-    if settings.lion.decoupled:
-        return "the decay is weight_decay * lr / (highest lr); the groups tell the optimizer"
-    return (
-        "the decay is to be weight_decay * lr / (highest lr): construct the optimizer with "
-        f"{settings.lion.constructor} and lr set to the highest learning rate of the run"
-    )

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from liontool.checkpoint.document import Computed, TensorRef
+from liontool.checkpoint.document import Computed, TensorRef, Value
+from liontool.checkpoint.model import Slot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,7 @@ STALE = 1e-4
 """Adam moves an element whose update is smaller than this by next to nothing."""
 
 _BLOCK = 1 << 20
+_HALVES = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
 
 
 def kappa(adam_beta1: float, lion_beta2: float) -> float:
@@ -51,6 +53,11 @@ def scale_factor(adam_beta1: float, step: float | None, lion_beta2: float) -> fl
     """`kappa`, with Adam's bias correction while that still matters."""
     early = step is not None and step < CORRECTED_BELOW
     return kappa(adam_beta1, lion_beta2) / (bias(adam_beta1, step) if early else 1.0)
+
+
+def second_moment(slot: Slot) -> Value:
+    """What Adam divides by: its largest average of squares under amsgrad."""
+    return slot.state.get("max_exp_avg_sq", slot.state.get("exp_avg_sq"))
 
 
 def zeros(like: TensorRef, shape: tuple[int, ...] | None = None) -> TensorRef:
@@ -94,20 +101,23 @@ def without_stale(moment: TensorRef, update: tuple[TensorRef, float, float, floa
 def _mapped(
     moment: TensorRef, others: tuple[TensorRef, ...], change: Callable[..., Array]
 ) -> TensorRef:
+    real = _HALVES.get(moment.dtype, moment.dtype)
+
     def blocks() -> Iterator[bytes | memoryview]:
         from liontool.checkpoint.values import to_bytes
 
         for arrays in aligned(moment, *others):
-            yield to_bytes(change(*arrays), moment.dtype)
+            yield to_bytes(change(*arrays), real)
 
     return TensorRef(moment.dtype, moment.shape, Computed(blocks), moment.label)
 
 
 def aligned(*tensors: TensorRef) -> Iterator[tuple[Array, ...]]:
-    """Elements of several tensors of one shape side by side, in blocks of equal length."""
-    from liontool.checkpoint.values import blocks
+    """Elements of several tensors of one shape side by side, in blocks of equal length.
 
-    streams = [blocks(tensor) for tensor in tensors]
+    Complex ones come as pairs of reals, which is how Adam treats them.
+    """
+    streams = [_reals(tensor) for tensor in tensors]
     heads = [next(stream, None) for stream in streams]
     while all(head is not None and len(head) for head in heads):
         arrays = [head for head in heads if head is not None]
@@ -117,3 +127,10 @@ def aligned(*tensors: TensorRef) -> Iterator[tuple[Array, ...]]:
             array[count:] if len(array) > count else next(stream, None)
             for array, stream in zip(arrays, streams, strict=True)
         ]
+
+
+def _reals(tensor: TensorRef) -> Iterator[Array]:
+    from liontool.checkpoint.values import blocks
+
+    for block in blocks(tensor):
+        yield block.view(block.real.dtype)

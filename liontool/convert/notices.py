@@ -1,0 +1,107 @@
+"""What a conversion should tell the user: what is gone, what may go wrong, what is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from liontool.checkpoint.learning_rates import cycled_betas, notes, number
+from liontool.checkpoint.model import Optimizer, Slot
+from liontool.convert.report import Notice
+from liontool.convert.settings import Settings
+from liontool.states import MOMENT, Recognition
+
+FEW_STEPS = 20
+_NAMED = 3  # labels in one message
+
+
+def slot_step(slot: Slot) -> float | None:
+    """Adam's step count for one parameter, where its state has one."""
+    return number(slot.state.get("step"))
+
+
+def dropped(before: Optimizer, after: Optimizer) -> tuple[str, ...]:
+    """State and group keys that are gone, each once, state first."""
+    pairs = [(slot.state, after.slots[key].state) for key, slot in before.slots.items()] + [
+        (old.fields, new.fields) for old, new in zip(before.groups, after.groups, strict=True)
+    ]
+    return tuple(dict.fromkeys(name for old, new in pairs for name in old if name not in new))
+
+
+def warnings(optimizer: Optimizer, found: Recognition) -> Iterable[Notice]:
+    """What may go wrong with the state of `optimizer`, for the user to weigh."""
+    decays = any(number(group.fields.get("weight_decay")) for group in optimizer.groups)
+    if found.assumed and decays:
+        yield Notice(
+            "assumed-adamw",
+            "AdamW is assumed: files written before torch 2.7 do not tell it from Adam, whose L2 "
+            "decay would be in its moments",
+        )
+    if found.kind == "Adam" and decays:
+        yield Notice(
+            "l2-decay",
+            "this is Adam with L2 weight decay: its moments contain weight_decay * weight, and "
+            "until the momentum has forgotten that, Lion's own decay comes on top",
+        )
+    if not found.is_adam:
+        yield Notice(
+            "unknown-optimizer",
+            f"this looks like {found.kind}, not AdamW; its '{MOMENT}' is taken as a first moment",
+        )
+    yield from _state_warnings(optimizer)
+
+
+def _state_warnings(optimizer: Optimizer) -> Iterable[Notice]:
+    slots = [slot for slot in optimizer.slots.values() if MOMENT in slot.state]
+    if not slots:
+        yield Notice("no-state", "the optimizer has no state yet: Lion starts from a zero momentum")
+        return
+    steps = [step for slot in slots if (step := slot_step(slot)) is not None]
+    if steps and max(steps) < FEW_STEPS:
+        yield Notice(
+            "few-steps",
+            f"only {max(steps):.0f} steps: Adam's moments are not reliable before step {FEW_STEPS}",
+        )
+    missing = list(_missing(optimizer))
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        yield Notice(
+            "missing-state",
+            f"{len(missing)} parameters have no state (frozen, or never given a gradient): "
+            f"{', '.join(missing[:_NAMED])}{more}; they start from a zero momentum",
+        )
+
+
+def _missing(optimizer: Optimizer) -> Iterable[str]:
+    for group in optimizer.groups:
+        names = group.names if len(group.names) == len(group.params) else group.params
+        for key, name in zip(group.params, names, strict=True):
+            if key not in optimizer.slots or MOMENT not in optimizer.slots[key].state:
+                yield str(name)
+
+
+def hints(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
+    """What the user should know, or must do outside the file."""
+    for i, group in enumerate(optimizer.groups):
+        cycle = cycled_betas(group, optimizer.schedulers)
+        if cycle:
+            yield Notice(
+                "cycled-beta1",
+                f"group {i}: beta1 goes on cycling between {cycle[0]:g} and {cycle[1]:g}: the "
+                "scheduler sets it at every step, whatever is written",
+            )
+    for text in notes(optimizer.schedulers):
+        yield Notice("scheduler", text)
+    if settings.decay == "decoupled":
+        yield Notice("decoupled-decay", _decoupled_note(settings))
+    maximizes = any(group.fields.get("maximize") for group in optimizer.groups)
+    if maximizes and not settings.lion.maximize:
+        yield Notice("maximize", "maximize=True is dropped: turn the sign of the loss")
+
+
+def _decoupled_note(settings: Settings) -> str:
+    if settings.lion.decoupled:
+        return "the decay is weight_decay * lr / (highest lr); the groups tell the optimizer"
+    return (
+        "the decay is to be weight_decay * lr / (highest lr): construct the optimizer with "
+        f"{settings.lion.constructor} and lr set to the highest learning rate of the run"
+    )

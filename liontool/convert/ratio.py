@@ -1,0 +1,289 @@
+"""`--lr-ratio auto`: one ratio for an optimizer, from its own moments, with the evidence.
+
+One pass over the moments gives AdamW's update u = m_hat / (sqrt(v_hat) + eps), element by element.
+Its root mean square tells the persistence s of the gradient, s the ratio k*(s) at which Lion moves
+the weights as far as AdamW did. Tensors count by their elements; those whose rows are mostly still
+(embeddings) are left out, since Lion moves all their rows in every step.
+
+On real runs the ratio that kept the behaviour lay within 30 % of this one, and half of it often
+ended lower: it is where to begin, not an optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf, isfinite, nan, sqrt
+
+from liontool.checkpoint.document import TensorRef
+from liontool.checkpoint.learning_rates import number
+from liontool.checkpoint.model import Optimizer
+from liontool.convert import formulas
+from liontool.convert.evidence import (
+    LEAST_STEPS,
+    Progress,
+    TensorEvidence,
+    adam_betas,
+    evidence,
+)
+from liontool.convert.notices import slot_step
+from liontool.convert.report import Notice
+from liontool.errors import RefusedError
+
+MOST_UPDATE = 0.35
+"""Update RMS above which the moments say nothing about the rest of the run."""
+
+LOW, HIGH = 0.7, 1.3
+_CLIP = 0.6
+_LEAST_PHI = 0.9
+# Below this part of the update at pure noise the weights oscillate in curved directions.
+_OSCILLATING = 0.83
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class GroupEvidence:
+    """What the moments of one group say; averages are over the tensors that count.
+
+    Attributes:
+        index: Position of the group.
+        elements: Elements in all its tensors.
+        update_rms: Root mean square of AdamW's update.
+        persistence: s, in the root mean square.
+        step_ratio: k_step, the ratio that would match the size of a single step.
+        ratio: k*.
+        spread_ratio: k_G, k* for persistence spread normally over the elements.
+        stale: Share of elements whose update is below 1e-4, in all its tensors.
+        zero: Share of elements that never had a gradient, in all its tensors.
+        kurtosis: The largest of a tensor.
+        weight_growth: What decayed weights tend to, against AdamW; None without weight decay.
+        settling_steps: 1 / (2 * lr * weight_decay), the steps that this takes; None likewise.
+        outside_box: Share of weights beyond 1 / weight_decay, where Lion pulls them in; None where
+            weights are not known or do not decay.
+    """
+
+    index: int
+    elements: int
+    update_rms: float
+    persistence: float
+    step_ratio: float
+    ratio: float
+    spread_ratio: float
+    stale: float
+    zero: float
+    kurtosis: float
+    weight_growth: float | None
+    settling_steps: float | None
+    outside_box: float | None
+
+
+@dataclass(frozen=True)
+class RatioEstimate:
+    """A ratio with its evidence.
+
+    Attributes:
+        ratio: What to divide learning rates by, to two decimals: `--lr-ratio` of it does the same.
+        low: Lower end of where it likely lies.
+        high: Upper end.
+        noise_ratio: k0, the ratio at pure noise for these betas.
+        betas: Lion's betas.
+        update_rms: Root mean square of AdamW's update over the tensors that count.
+        steps: Steps of the run.
+        groups: The evidence by group.
+        sparse: The tensors that were left out because Lion would move their still rows.
+        warnings: What to look at.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    noise_ratio: float
+    betas: tuple[float, float]
+    update_rms: float
+    steps: float
+    groups: tuple[GroupEvidence, ...]
+    sparse: tuple[TensorEvidence, ...]
+    warnings: tuple[Notice, ...]
+
+    @property
+    def command(self) -> str:
+        """The option that reproduces it."""
+        return f"--lr-ratio {self.ratio:g}"
+
+    def __str__(self) -> str:
+        return f"{self.ratio:.1f}, likely {self.low:.1f} to {self.high:.1f}"
+
+
+def estimate(
+    optimizer: Optimizer,
+    betas: tuple[float, float] = (0.9, 0.99),
+    progress: Progress | None = None,
+    *,
+    to: str = "lion",
+    weights: Mapping[int | str, TensorRef] | None = None,
+) -> RatioEstimate:
+    """Estimate the lr ratio from the moments, read once in blocks.
+
+    Args:
+        optimizer: State of AdamW or Adam.
+        betas: Lion's betas.
+        progress: Called with the number of bytes of each block read.
+        to: "lion", or "lion-sf", whose smaller steps want a smaller ratio.
+        weights: The weights by key of their slots, where known: they are read for the share outside
+            Lion's box.
+
+    Raises:
+        RefusedError: The run is too young, or its updates too large or too sparse, to tell.
+    """
+    offered = _offer(betas, to)
+    steps = max((slot_step(slot) or 0.0 for slot in optimizer.slots.values()), default=0.0)
+    if steps < LEAST_STEPS:
+        raise RefusedError(
+            f"--lr-ratio auto needs {LEAST_STEPS} steps of AdamW, this run has {steps:.0f}: "
+            f"{offered}"
+        )
+    tensors = evidence(optimizer, betas, progress or (lambda _: None))
+    counting = [item for group in tensors for item in group if item.counts]
+    if not counting:
+        raise RefusedError(
+            "--lr-ratio auto finds no tensor to go by, all are sparse, without gradient or younger "
+            f"than {LEAST_STEPS} steps: {offered}"
+        )
+    rms = _rms(counting)
+    if rms > MOST_UPDATE:
+        raise RefusedError(
+            f"--lr-ratio auto: AdamW's update has a root mean square of {rms:.2f}, above "
+            f"{MOST_UPDATE}, so what the moments say will not last: {offered}"
+        )
+    k0 = formulas.noise_ratio(betas)
+    found = min(k0, max(_CLIP * k0, _mean(counting, "ratio")))
+    factor = formulas.agreement_factor(0, betas) if to == "lion-sf" else 1.0
+    ratio = round(found * factor, 2)
+    groups = tuple(
+        _group(i, items, optimizer, ratio, betas, weights or {}) for i, items in enumerate(tensors)
+    )
+    every = [item for group in tensors for item in group]
+    return RatioEstimate(
+        ratio=ratio,
+        low=LOW * ratio,
+        # LionSF's factor at pure noise is the largest that it has.
+        high=ratio if to == "lion-sf" else HIGH * ratio,
+        noise_ratio=k0,
+        betas=betas,
+        update_rms=rms,
+        steps=steps,
+        groups=groups,
+        sparse=tuple(item for item in every if item.is_sparse),
+        warnings=tuple(_warnings(every, optimizer)),
+    )
+
+
+def _offer(betas: tuple[float, float], to: str) -> str:
+    factor = formulas.agreement_factor(0, betas) if to == "lion-sf" else 1.0
+    ratio = formulas.noise_ratio(betas) * factor
+    return f"--lr-ratio {ratio:.2f} is the value for pure noise with betas {betas}"
+
+
+# --- averages -----------------------------------------------------------------------------------
+
+
+def _mean(items: Iterable[TensorEvidence], name: str) -> float:
+    """Mean of a field over elements."""
+    items = list(items)
+    total = sum(item.elements for item in items)
+    return sum(getattr(item, name) * item.elements for item in items) / total if total else nan
+
+
+def _rms(items: Iterable[TensorEvidence]) -> float:
+    items = list(items)
+    total = sum(item.moving for item in items)
+    return sqrt(sum(item.update_rms**2 * item.moving for item in items) / total) if total else nan
+
+
+def _group(
+    index: int,
+    items: list[TensorEvidence],
+    optimizer: Optimizer,
+    ratio: float,
+    betas: tuple[float, float],
+    weights: Mapping[int | str, TensorRef],
+) -> GroupEvidence:
+    group = optimizer.groups[index]
+    counting = [item for item in items if item.counts]
+    total = sum(item.elements for item in counting)
+    rms = _rms(counting)
+    lr = number(group.fields.get("lr")) or 0.0
+    decay = number(group.fields.get("weight_decay")) or 0.0
+    rate = lr * decay
+    growth = formulas.weight_growth(ratio, betas, adam_betas(group.fields)[0], min(rate, 1.0))
+    known = [weights[key] for key in group.params if key in weights]
+    return GroupEvidence(
+        index=index,
+        elements=sum(item.elements for item in items),
+        update_rms=rms,
+        persistence=(
+            sqrt(sum(item.persistence**2 * item.elements for item in counting) / total)
+            if total
+            else nan
+        ),
+        step_ratio=1 / rms if rms > 0 else inf,
+        ratio=_mean(counting, "ratio"),
+        spread_ratio=_mean(counting, "spread_ratio"),
+        stale=_mean(items, "stale"),
+        zero=_mean(items, "zero"),
+        kurtosis=max((item.kurtosis for item in items), default=nan),
+        weight_growth=growth if rate > 0 else None,
+        settling_steps=1 / (2 * rate) if rate > 0 else None,
+        outside_box=_outside(known, 1 / (decay * ratio)) if decay > 0 and known else None,
+    )
+
+
+def _outside(weights: list[TensorRef], edge: float) -> float | None:
+    import numpy as np
+
+    from liontool.checkpoint.values import blocks
+
+    total = sum(weight.numel for weight in weights)
+    beyond = sum(
+        int(np.count_nonzero(np.abs(block) > edge))
+        for weight in weights
+        for block in blocks(weight)
+    )
+    return beyond / total if total else None
+
+
+# --- warnings -----------------------------------------------------------------------------------
+
+
+def _warnings(tensors: list[TensorEvidence], optimizer: Optimizer) -> Iterable[Notice]:
+    beta1 = adam_betas(optimizer.groups[0].fields)[0]
+    floor = _OSCILLATING * sqrt(formulas.update_variance(beta1))
+    sparse = [item for item in tensors if item.is_sparse]
+    if sparse:
+        yield Notice(
+            "sparse",
+            f"sparse, left out of the ratio: {_names(sparse)}; Lion will move these rows twice too "
+            "fast or more: give them a larger ratio or leave them to AdamW, and see zero_stale",
+        )
+    broken = [item for item in tensors if not isfinite(item.update_rms)]
+    if broken:
+        yield Notice("nonfinite", f"not finite, left out of the ratio: {_names(broken)}")
+    small = [item for item in tensors if item.counts and item.phi < _LEAST_PHI]
+    if small:
+        yield Notice(
+            "eps",
+            f"eps takes part of AdamW's step away in {_names(small)} (the least is left in "
+            f"{min(small, key=lambda item: item.phi).phi:.0%}): the matching ratio is larger there",
+        )
+    slow = [item for item in tensors if item.counts and item.matrix and item.update_rms < floor]
+    if slow:
+        yield Notice(
+            "oscillating",
+            f"oscillating, with updates below those of pure noise: {_names(slow)}; Lion will be "
+            "quieter and slower there at this ratio",
+        )
+
+
+def _names(items: list[TensorEvidence]) -> str:
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(item.label for item in items[:_NAMED]) + more
