@@ -85,7 +85,8 @@ def _optimizer(page: render.Page, optimizer: OptimizerSummary) -> None:
         [(str(index), *_group_cells(varying, g)) for index, g in enumerate(optimizer.groups)],
     )
     if optimizer.schedulers:
-        page.heading(f"Scheduler{where}")
+        labels = ", ".join(scheduler.label for scheduler in optimizer.schedulers)
+        page.heading(f"Scheduler ({labels})" if labels else "Scheduler")
         _schedulers(page, optimizer.schedulers)
 
 

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import liontool as package
+
+HEAVY = {"torch", "numpy", "triton", "safetensors", "pydantic"}
 
 Run = Callable[..., Any]
 
@@ -112,7 +116,22 @@ def _modules_after(*arguments: str) -> set[str]:
 
 def test_help_loads_nothing_heavy() -> None:
     """Help needs neither torch nor numpy."""
-    assert _modules_after("--help").isdisjoint({"torch", "numpy", "triton", "safetensors"})
+    assert _modules_after("--help").isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", ["adamw.pt", "model.safetensors"])
+def test_inspect_loads_nothing_heavy(name: str, tmp_path: Path) -> None:
+    """Inspecting a torch file and a safetensors file needs neither torch nor numpy."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(4))])
+    optimizer.param_groups[0]["params"][0].sum().backward()
+    optimizer.step()
+    if name == "adamw.pt":
+        torch.save(optimizer.state_dict(), tmp_path / name)
+    else:
+        save_file({"weight": torch.ones(4)}, tmp_path / name)
+    loaded = _modules_after("inspect", str(tmp_path / name))
+    assert loaded.isdisjoint(HEAVY)
+    assert "rich" in loaded
 
 
 def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
