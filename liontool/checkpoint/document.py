@@ -1,11 +1,12 @@
 """What a file looks like once it is read: a Document, its tensors, and edits at Places.
 
-A Document shows one file as a tree of plain values: `None`, `bool`, `int`, `float`, `complex`, `str`,
-`bytes`, mappings, sequences, `TensorRef` and `Opaque`. The mappings and sequences are read-only views
-of whatever the format keeps underneath (a pickle graph, a safetensors header), so a framework reads all
-formats alike. The same node is always the same view object: `is` tells aliases from equals.
+A Document shows one file as a tree of plain values: `None`, `bool`, `int`, `float`, `complex`,
+`str`, `bytes`, mappings, sequences, `TensorRef` and `Opaque`. The mappings and sequences are
+read-only views of whatever the format keeps underneath (a pickle graph, a safetensors header), so a
+framework reads all formats alike. The same node is always the same view object: `is` tells aliases
+from equals.
 
-Changes are never made in the tree. They are Edits at Places, which the format applies when it writes.
+Changes are never made in the tree. They are Edits at Places, applied when the format is written.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 # A value in the tree. Recursive types help neither mypy nor the reader here.
 Value = Any
-Key = Union[str, int, float, bool, None]
+Key = str | int | float | bool | None
 
 ITEM_SIZES: Mapping[str, int] = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -104,7 +105,7 @@ class TensorRef:
         if not isinstance(self.source, Stored):
             return True
         expected = 1
-        for size, stride in zip(reversed(self.shape), reversed(self.source.stride)):
+        for size, stride in zip(self.shape[::-1], self.source.stride[::-1], strict=True):
             if size != 1 and stride != expected and self.numel:
                 return False
             expected *= size
@@ -149,7 +150,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Replace:
-    """Put `value` where another value was. Only this one slot changes, not aliases of the old value."""
+    """Put `value` where another was. Only this slot changes, not aliases of the old value."""
 
     place: Place
     value: Value
@@ -163,7 +164,7 @@ class Insert:
     value: Value
 
 
-Edit = Union[Delete, Replace, Insert]
+Edit = Delete | Replace | Insert
 
 
 class Document(Protocol):
@@ -175,7 +176,7 @@ class Document(Protocol):
 
     @property
     def container(self) -> str:
-        """"torch zip", "torch legacy", "safetensors" or "json"."""
+        """ "torch zip", "torch legacy", "safetensors" or "json"."""
 
     @property
     def path(self) -> Path:

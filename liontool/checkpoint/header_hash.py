@@ -15,7 +15,7 @@ _BLOCK = 1 << 20
 
 
 def header_sha256(documents: Iterable[Document]) -> str:
-    """SHA-256, in hexadecimal, of the bytes of `documents` that belong to no tensor: headers and pickles."""
+    """SHA-256, in hexadecimal, of the bytes of `documents` that belong to no tensor."""
     digest = sha256()
     for document in documents:
         _add(digest, document)

@@ -1,4 +1,4 @@
-"""A training run's optimizers and schedulers, as rules see them: frozen data, no I/O, no frameworks.
+"""Optimizers and schedulers of a training run as rules see them: frozen data, no I/O.
 
 A framework makes a Checkpoint of Documents; a rule makes another Checkpoint of it; `plan` says what
 differs, as Edits at the Places that the framework noted down.
@@ -24,7 +24,7 @@ class Fields(Mapping[str, Value]):
         places: Where single values live, if not at `place / name`.
     """
 
-    __slots__ = ("_values", "place", "_places")
+    __slots__ = ("_places", "_values", "place")
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Fields(Mapping[str, Value]):
         return self.place / name
 
     def replaced(self, changes: Mapping[str, Value]) -> Fields:
-        """The same fields with `changes` put in: known names keep their position, new ones come last."""
+        """The same fields with `changes` put in; new names come last."""
         return Fields({**self._values, **changes}, self.place, self._places)
 
     def without(self, *names: str) -> Fields:
@@ -109,7 +109,7 @@ class Scheduler:
 
     Attributes:
         fields: Its state, less `_schedulers`.
-        children: The schedulers nested under `_schedulers` (SequentialLR, ChainedScheduler), in order.
+        children: The schedulers nested under `_schedulers`, in order.
         label: Its path in the file, for people: "lr_schedulers.0".
     """
 
@@ -123,7 +123,7 @@ class Optimizer:
     """The saved state of one optimizer.
 
     Attributes:
-        label: Its path in the file, as `--optimizer` takes it: "optimizer_states.0"; "" is the whole file.
+        label: Its path in the file, as `--optimizer` takes it; "" is the whole file.
         groups: Parameter groups in order.
         slots: State by key, in the order of the file.
         schedulers: The schedulers that drive this optimizer, where that can be told.

@@ -12,23 +12,39 @@ _DEPTH = 16
 _ELLIPSIS = "..."
 
 
-def plain(value: Value, depth: int = _DEPTH) -> Any:
+def plain(value: Value, *, tensors: bool = False, depth: int = _DEPTH) -> Any:
     """`value` as dicts, lists, tuples and scalars.
 
     A tensor of one element becomes its number, any other tensor "float32[3, 4]", an unknown object
     "<module.Class>". What lies deeper than `depth`, a recursive value for one, becomes "...".
+
+    Args:
+        value: From a document's tree.
+        tensors: Leave tensors as they are.
+        depth: How many containers may lie inside each other.
     """
+
+    def inner(item: Value) -> Any:
+        return plain(item, tensors=tensors, depth=depth - 1)
+
     if isinstance(value, TensorRef):
-        return scalar(value) if value.numel == 1 else f"{value.dtype}{list(value.shape)}"
+        return value if tensors else _described(value)
     if isinstance(value, Opaque):
         return f"<{value.name}>"
     if isinstance(value, Mapping):
-        if depth == 0:
-            return _ELLIPSIS
-        return {key: plain(item, depth - 1) for key, item in value.items()}
+        return {key: inner(item) for key, item in value.items()} if depth else _ELLIPSIS
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        if depth == 0:
+        if not depth:
             return _ELLIPSIS
-        items = [plain(item, depth - 1) for item in value]
-        return tuple(items) if getattr(value, "kind", type(value).__name__) == "tuple" else items
+        items = [inner(item) for item in value]
+        return tuple(items) if is_tuple(value) else items
     return value
+
+
+def is_tuple(value: Sequence[Value]) -> bool:
+    """Whether a sequence, or what a view stands for, is a tuple."""
+    return isinstance(value, tuple) or getattr(value, "kind", None) == "tuple"
+
+
+def _described(tensor: TensorRef) -> Any:
+    return scalar(tensor) if tensor.numel == 1 else f"{tensor.dtype}{list(tensor.shape)}"

@@ -1,7 +1,7 @@
 """liontool's own layout of optimizer state: one safetensors file, documented in docs/state-file.md.
 
 Tensors are named as torch.distributed.checkpoint flattens them, `state.<parameter>.<name>`; where a
-parameter's name is not known, its position stands in its place. Everything else is JSON in the metadata.
+parameter's name is not known, its position stands in its place. All else is JSON in the metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCHEMA = "1"
 
 
 def tensors(optimizer: Optimizer) -> dict[str, TensorRef]:
-    """Every state tensor by its name in the file; a plain number becomes a float32 tensor of no dimension."""
+    """Every state tensor by its name in the file; a plain number becomes a 0-d float32."""
     return {
         f"state.{slot.label}.{name}": (
             value if isinstance(value, TensorRef) else from_scalars("float32", [value])
@@ -30,12 +30,25 @@ def tensors(optimizer: Optimizer) -> dict[str, TensorRef]:
     }
 
 
-def metadata(optimizer: Optimizer, class_name: str, provenance: Mapping[str, Any]) -> dict[str, str]:
+def state_dict(optimizer: Optimizer) -> dict[str, Any]:
+    """The same as torch's `state_dict()` gives it: tensors stay tensors, also in groups."""
+    return {
+        "state": {key: dict(slot.state) for key, slot in optimizer.slots.items()},
+        "param_groups": [
+            {**plain(group.fields, tensors=True), "params": list(group.params)}
+            for group in optimizer.groups
+        ],
+    }
+
+
+def metadata(
+    optimizer: Optimizer, class_name: str, provenance: Mapping[str, Any]
+) -> dict[str, str]:
     """All that is not a tensor, as safetensors keeps it: strings.
 
     Args:
         optimizer: What is to be saved.
-        class_name: Class and version of the optimizer that will load it: "liontool.optim.Lion 0.1.0".
+        class_name: Class and version of what will load it: "liontool.optim.Lion 0.1.0".
         provenance: Where the state came from.
     """
     return {

@@ -94,17 +94,13 @@ def write(
         RefusedError: A scanned tensor holds NaN or infinity.
         PublishError: The system refused; nothing was left behind.
     """
-    advance = _advancing(progress, output.total)
+    advance = counter(progress, output.total)
     hook = source.check_unchanged
     if set(output.files) == {""}:
-        with publish.new_file(
-            target, size=output.needed, force=force, before_publish=hook
-        ) as file:
+        with publish.new_file(target, size=output.needed, force=force, before_publish=hook) as file:
             copying.write(output.files[""], file.fd, advance)
         return
-    with publish.new_folder(
-        target, size=output.needed, force=force, before_publish=hook
-    ) as folder:
+    with publish.new_folder(target, size=output.needed, force=force, before_publish=hook) as folder:
         for name, pieces in output.files.items():
             with folder.file(name) as file:
                 copying.write(pieces, file.fd, advance)
@@ -112,7 +108,8 @@ def write(
             folder.link(name, link)
 
 
-def _advancing(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+def counter(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+    """What takes the bytes of each block and tells `progress` the sum so far."""
     if progress is None:
         return None
     done = 0

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = 1
-"""Version of the JSON that `to_dict` gives; grows by one when a field changes its meaning or goes."""
+"""Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """`liontool demo`: the main job on a run that takes a minute on two cores.
 
-A small GPT is trained with AdamW on the sources of Python's standard library and saved. The saved file is
-converted by the real command, and three runs go on from it over the same batches: AdamW as if nothing had
-happened, Lion and LionSF from the converted files.
+A small GPT is trained with AdamW on the sources of Python's standard library and saved. The saved
+file is converted by the real command, and three runs go on from it over the same batches: AdamW as
+if nothing had happened, Lion and LionSF from the converted files.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def run(
 
     lion, lion_sf = folder / "adamw.lion.ckpt", folder / "adamw.lion-sf.ckpt"
     command(["inspect", str(adamw)])
-    command(["convert", str(adamw), "-o", str(lion), "--lr-ratio", "3", "--force"])
+    convert = ["convert", str(adamw), "--lr-ratio", "3", "--force"]
+    command([*convert, "-o", str(lion)])
     command(["inspect", str(lion)])
-    command(["convert", str(adamw), "-o", str(lion_sf), "--lr-ratio", "3"]
-            + ["--to", "lion-sf", "--force", "--json"])  # fmt: skip
+    command([*convert, "-o", str(lion_sf), "--to", "lion-sf"])
 
     runs = []
     for name, checkpoint in (("AdamW", adamw), ("Lion", lion), ("LionSF", lion_sf)):

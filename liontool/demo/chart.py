@@ -43,9 +43,7 @@ def draw(before: Sequence[float], runs: Sequence[RunResult], path: Path) -> Path
 
 
 def _smooth(losses: Sequence[float], start: int) -> tuple[range, list[float]]:
-    means = [
-        sum(losses[i - _WINDOW : i]) / _WINDOW for i in range(_WINDOW, len(losses) + 1)
-    ]
+    means = [sum(losses[i - _WINDOW : i]) / _WINDOW for i in range(_WINDOW, len(losses) + 1)]
     return range(start + _WINDOW, start + len(losses) + 1), means
 
 

@@ -22,7 +22,7 @@ def load() -> tuple[Tensor, Tensor]:
 
 
 def batch(data: Tensor, seed: int, *, sequences: int, length: int) -> Tensor:
-    """`sequences` x (`length` + 1) tokens, int64, drawn by `seed` alone: every run sees the same."""
+    """`sequences` x (`length` + 1) tokens, int64, drawn by `seed` alone."""
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(len(data) - length, (sequences, 1), generator=generator)
     return data[starts + torch.arange(length + 1)].long()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ def _validate(model: GPT, data: Tensor) -> float:
         model(corpus.batch(data, -1 - i, sequences=_SEQUENCES, length=_LENGTH)).item()
         for i in range(16)
     ]
-    return sum(losses) / len(losses)
+    return fmean(losses)
 
 
 def _state_bytes(optimizer: Optimizer) -> int:

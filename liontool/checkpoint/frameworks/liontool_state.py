@@ -30,7 +30,9 @@ def find(source: Source) -> Checkpoint | None:
         )
     states = _states(document.tree)
     groups = tuple(_group(group, states) for group in _records(document, "param_groups"))
-    names = {key: name for group in groups for key, name in zip(group.params, group.names)}
+    names = {
+        key: name for group in groups for key, name in zip(group.params, group.names, strict=False)
+    }
     slots = {key: Slot(key, Fields(state), name=names.get(key)) for key, state in states.items()}
     schedulers = tuple(_scheduler(state) for state in _records(document, "lr_scheduler"))
     optimizer = Optimizer("", groups, slots, schedulers)

@@ -1,0 +1,125 @@
+"""Where the result of a conversion goes, and what kind of file it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from liontool.checkpoint import formats, state_file
+from liontool.checkpoint.document import Edit, TensorRef
+from liontool.checkpoint.formats import safetensors_file
+from liontool.checkpoint.model import Checkpoint
+from liontool.checkpoint.source import Source
+from liontool.checkpoint.writing import Output, rewritten
+from liontool.errors import AmbiguousError, PublishError
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+class Kind(Enum):
+    """What is written."""
+
+    SAME = "the whole checkpoint in its own container"
+    TORCH_STATE = "the optimizer's state dict alone, a torch file"
+    SAFETENSORS_STATE = "the optimizer's state alone, safetensors"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A path, and what is written there."""
+
+    path: Path
+    kind: Kind
+
+
+def destination(
+    source: Source, output: str | PathLike[str] | None, default_name: str
+) -> Destination:
+    """Decide by the suffix: the source's own keeps all, another one takes the state alone.
+
+    Args:
+        source: What is converted.
+        output: What the user asked for, or None for `default_name` beside the source.
+        default_name: Name that the framework proposes.
+
+    Raises:
+        PublishError: `output` is or lies inside the source, or has a suffix that nothing writes.
+    """
+    path = _beside(source.path, default_name) if output is None else Path(output)
+    _keep_off(source.path, path)
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return Destination(path, Kind.SAFETENSORS_STATE)
+    if output is None or suffix == source.path.suffix.lower():
+        return Destination(path, Kind.SAME)
+    if suffix in _TORCH_SUFFIXES:
+        return Destination(path, Kind.TORCH_STATE)
+    if source.is_folder:
+        return Destination(path, Kind.SAME)
+    raise PublishError(
+        f"{path}: cannot tell what to write; end it in '{source.path.suffix}' for the whole "
+        "checkpoint, or in .safetensors or .pt for the optimizer's state alone"
+    )
+
+
+def _beside(source: Path, name: str) -> Path:
+    # A path such as "." or "run/.." has no name of its own to put something beside.
+    return (source if source.name not in ("", "..") else source.resolve()).with_name(name)
+
+
+def _keep_off(source: Path, output: Path) -> None:
+    real_source, real_output = source.resolve(), output.resolve()
+    if real_output == real_source:
+        raise PublishError(
+            f"{output}: is the source itself, which is never touched; choose another -o"
+        )
+    if real_source in real_output.parents and source.is_dir():
+        raise PublishError(f"{output}: lies inside the source {source}; choose a place outside")
+
+
+def contents(
+    source: Source,
+    kind: Kind,
+    edits: Sequence[Edit],
+    after: Checkpoint,
+    *,
+    class_name: str,
+    scan: Collection[TensorRef],
+    provenance: Mapping[str, Any],
+) -> Output:
+    """What is going to be written.
+
+    Args:
+        source: What is converted.
+        kind: How much of it is written, and as what.
+        edits: What changes in the files of the source.
+        after: What the optimizers are afterwards.
+        class_name: Class and version of the optimizer that will load the result.
+        scan: Tensors in which NaN or infinity stops the writing.
+        provenance: The record about itself.
+
+    Raises:
+        AmbiguousError: A state file holds one optimizer, and there are several.
+    """
+    if kind is Kind.SAME:
+        return rewritten(source, edits, scan=scan, provenance=provenance)
+    if len(after.optimizers) != 1:
+        labels = ", ".join(optimizer.label for optimizer in after.optimizers)
+        raise AmbiguousError(
+            f"{source.path}: holds several optimizers and a state file holds one; "
+            f"choose it with --optimizer: {labels}"
+        )
+    optimizer = after.optimizers[0]
+    if kind is Kind.TORCH_STATE:
+        state = state_file.state_dict(optimizer)
+        return Output({"": formats.create_torch(state, scan=scan, provenance=provenance)}, {})
+    pieces = safetensors_file.pieces(
+        state_file.tensors(optimizer),
+        state_file.metadata(optimizer, class_name, provenance),
+        scan=scan,
+    )
+    return Output({"": pieces}, {})

@@ -1,0 +1,65 @@
+"""The record that a converted checkpoint carries about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from liontool import __version__
+from liontool.checkpoint.header_hash import header_sha256
+from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.plain_values import plain
+from liontool.checkpoint.source import Source
+from liontool.checkpoint.state_file import scheduler_state
+from liontool.convert.settings import Settings
+
+SCHEMA = 1
+"""Version of the record; grows by one when a field changes its meaning or goes."""
+
+
+def provenance(
+    source: Source, before: Checkpoint, settings: Settings, ratios: Mapping[str, float]
+) -> dict[str, Any]:
+    """Where the state came from, by which rule, and what groups and schedulers were before.
+
+    Args:
+        source: What was read.
+        before: The optimizers that are converted.
+        settings: How they are converted.
+        ratios: What learning rates are divided by, by the optimizer's label.
+    """
+    names = sorted(_document_names(before))
+    return {
+        "schema": SCHEMA,
+        "liontool": __version__,
+        "source": source.path.resolve().name,
+        "source_bytes": source.size,
+        "source_header_sha256": header_sha256(source.document(name) for name in names),
+        "framework": before.framework,
+        "step": before.step,
+        "rule": f"adamw to {settings.to}",
+        "package": settings.package,
+        "momentum": settings.momentum,
+        "betas": list(settings.betas),
+        "decay": settings.decay,
+        "zero_stale": settings.zero_stale,
+        "optimizers": [
+            {"label": optimizer.label, "ratio": ratios[optimizer.label], **_before(optimizer)}
+            for optimizer in before.optimizers
+        ],
+    }
+
+
+def _before(optimizer: Optimizer) -> dict[str, Any]:
+    return {
+        "groups": [plain(group.fields) for group in optimizer.groups],
+        "schedulers": [scheduler_state(scheduler) for scheduler in optimizer.schedulers],
+    }
+
+
+def _document_names(checkpoint: Checkpoint) -> Iterable[str]:
+    """The files that groups and schedulers live in."""
+    for optimizer in checkpoint.optimizers:
+        fields = [group.fields for group in optimizer.groups]
+        fields += [scheduler.fields for scheduler in optimizer.schedulers]
+        yield from {item.place.document for item in fields if item.place is not None}
