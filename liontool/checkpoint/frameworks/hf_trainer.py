@@ -137,7 +137,8 @@ def _arguments(source: Source, files: Collection[str]) -> dict[str, Any]:
     state = arguments.state if isinstance(arguments, Opaque) else arguments
     if not isinstance(state, Mapping):
         return {}
-    return {name: _plain(state[name]) for name in _SHOWN_ARGUMENTS if name in state}
+    shown = {name: _plain(state.get(name)) for name in _SHOWN_ARGUMENTS}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def _plain(value: Value) -> Any:

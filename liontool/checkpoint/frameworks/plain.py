@@ -6,7 +6,7 @@ torch.save({"model": ..., "optimizer": ..., "scheduler": ..., "step": 500}, path
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value
@@ -67,8 +67,8 @@ def _no_optimizer(document: Document, found: torch_layout.Found) -> LayoutError:
         return _pickled_object(document, place, name)
     if found.schedulers:
         return LayoutError(
-            f"{document.path}: holds a scheduler ('{found.schedulers[0].label}') but no optimizer "
-            f"{SHAPE}; a scheduler is never converted without its optimizer"
+            f"{document.path}: holds the state of a scheduler but no optimizer's {SHAPE}; a "
+            "scheduler is never converted without its optimizer"
         )
     return LayoutError(
         f"{document.path}: looked for an optimizer's state {SHAPE}, found "
@@ -80,11 +80,12 @@ def _no_optimizer(document: Document, found: torch_layout.Found) -> LayoutError:
 def _pickled_object(document: Document, place: Place, name: str) -> LayoutError:
     """The two lines run where the file was made; only there can the object be restored."""
     path = str(document.path)
+    where = subscripts(place.path, torch_layout.class_names(document.tree))
     result = str(document.path.with_name(f"{document.path.stem}-optimizer.pt"))
     return LayoutError(
         f"{path}: holds a pickled {name} object instead of its state_dict(), and to restore one "
         "means to run code; in the script's own environment: optimizer = "
-        f"torch.load({path!r}, weights_only=False){subscripts(place.path)}; "
+        f"torch.load({path!r}, weights_only=False){where}; "
         f"torch.save(optimizer.state_dict(), {result!r})"
     )
 
@@ -103,32 +104,43 @@ def describe(tree: Value) -> str:
 
 def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     """`load_state_dict` of each optimizer and each scheduler, from where they lie in the file."""
-    options = ", weights_only=False" if checkpoint.facts.get("objects") else ""
+    objects = checkpoint.facts.get("objects", ())
+    options = ", weights_only=False" if objects else ""
     lines = ["import torch", target.import_line, ""]
     lines += [f'checkpoint = torch.load({str(output)!r}, map_location="cpu"{options})']
     for index, optimizer in enumerate(checkpoint.optimizers):
-        lines += _optimizer_lines(optimizer, target, "" if index == 0 else f"_{index + 1}")
+        suffix = "" if index == 0 else f"_{index + 1}"
+        lines += _optimizer_lines(optimizer, target, suffix, objects)
     note = resume_text.constant_lr_note(target, "leave the scheduler out of the loop")
     return "\n".join([*lines, *note])
 
 
-def _optimizer_lines(optimizer: Optimizer, target: Target, suffix: str) -> list[str]:
+def _optimizer_lines(
+    optimizer: Optimizer, target: Target, suffix: str, objects: Collection[str]
+) -> list[str]:
     name, place = f"optimizer{suffix}", optimizer.groups[0].fields.place
     path = () if place is None else place.path[:-2]
     lines = [
         resume_text.construct(optimizer, target, "model.parameters()", name),
-        f"{name}.load_state_dict(checkpoint{subscripts(path)})",
+        f"{name}.load_state_dict(checkpoint{subscripts(path, objects)})",
     ]
     for scheduler in () if target.constant_lr else optimizer.schedulers:
         place = scheduler.fields.place
         path = () if place is None else place.path
-        lines += [f"scheduler{suffix}.load_state_dict(checkpoint{subscripts(path)})"]
+        lines += [f"scheduler{suffix}.load_state_dict(checkpoint{subscripts(path, objects)})"]
     return lines
 
 
-def subscripts(path: tuple[Key, ...]) -> str:
-    """A path as Python spells it: ["optimizers"][0]."""
-    return "".join(f"[{key!r}]" for key in path)
+def subscripts(path: tuple[Key, ...], objects: Collection[str]) -> str:
+    """A path as Python spells it: ["optimizers"][0]; an attribute follows the name of its class."""
+    text, inside = "", False
+    for key in path:
+        if key in objects:
+            inside = True
+            continue
+        text += f".{key}" if inside else f"[{key!r}]"
+        inside = False
+    return text
 
 
 FRAMEWORK = Framework(

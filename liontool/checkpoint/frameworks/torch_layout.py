@@ -68,11 +68,16 @@ def _outermost(schedulers: Sequence[tuple[Place, Value]]) -> list[Scheduler]:
 
 def object_facts(document: Document, found: Found) -> dict[str, Any]:
     """What to say of objects in the file, which torch.load refuses unless it may run code."""
-    names = sorted({v.name for _, v in _nodes(document.tree) if isinstance(v, Opaque)})
+    names = class_names(document.tree)
     foreign = tuple(name for name in names if not _is_torch_constant(name))
     labels = tuple(label(place) for place in found.objects)
     facts = {"objects": foreign, "optimizer objects, left as they are": labels}
     return {name: fact for name, fact in facts.items() if fact}
+
+
+def class_names(tree: Value) -> tuple[str, ...]:
+    """The classes of all objects in the tree, sorted."""
+    return tuple(sorted({v.name for _, v in _nodes(tree) if isinstance(v, Opaque)}))
 
 
 def _is_torch_constant(name: str) -> bool:

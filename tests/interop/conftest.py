@@ -1,0 +1,9 @@
+"""What holds for the tests with real frameworks: each needs its own, and may warn about itself."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+_NEEDS = {"test_hf_trainer.py": "transformers", "test_lightning.py": "lightning"}
+
+collect_ignore = [name for name, package in _NEEDS.items() if find_spec(package) is None]

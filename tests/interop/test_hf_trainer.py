@@ -1,0 +1,169 @@
+"""A run of transformers.Trainer, saved under AdamW, goes on under Lion by Trainer's own loader."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import liontool
+from liontool.optim import Lion, LionSF
+from support import trainer_runs
+from support.runs import all_finite, same_bits, worst_ratio_error
+
+pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
+
+RATIO = 5
+SAVED_AT, STEPS, LR = trainer_runs.SAVED_AT, trainer_runs.STEPS, trainer_runs.LR
+SCHEDULES = trainer_runs.SCHEDULES
+
+
+@pytest.fixture(scope="module")
+def adamw(tmp_path_factory):
+    """Runs by schedule: the checkpoint under AdamW, and the uninterrupted run as the control."""
+    runs = {}
+
+    def run(schedule):
+        if schedule not in runs:
+            folder = tmp_path_factory.mktemp(schedule)
+            runs[schedule] = trainer_runs.train_adamw(folder, **SCHEDULES[schedule])
+        return runs[schedule]
+
+    return run
+
+
+@pytest.fixture
+def converted(adamw, tmp_path):
+    """The checkpoint of a schedule, converted into the test's own folder."""
+
+    def convert(schedule, **options):
+        checkpoint, control = adamw(schedule)
+        output = tmp_path / "lion-checkpoint-6"
+        liontool.convert_checkpoint(checkpoint, output=output, lr_ratio=RATIO, **options)
+        return output, control
+
+    return convert
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_resumed_under_lion(converted, schedule):
+    """Steps go on, lr is the control's / ratio, weights and momenta are the same bits."""
+    output, control = converted(schedule)
+    resumed = trainer_runs.resume(output, Lion, **SCHEDULES[schedule])
+    assert (resumed.first_step, resumed.last_step) == (SAVED_AT, STEPS)
+    assert worst_ratio_error(control.rates[SAVED_AT:], resumed.rates, RATIO) < 1e-12
+    assert same_bits(control.weights, resumed.weights)
+    assert same_bits(control.momenta, resumed.momenta)
+    assert len(resumed.losses) == STEPS - SAVED_AT
+    assert all_finite(resumed.losses)
+
+
+def test_groups_after_the_resume(converted):
+    """Weight decay is multiplied where there is any; betas are Lion's; Adam's keys are gone."""
+    output, _ = converted("linear")
+    groups = trainer_runs.resume(output, Lion, **SCHEDULES["linear"]).groups
+    assert [group["weight_decay"] for group in groups] == [pytest.approx(0.5), 0.0]
+    assert [tuple(group["betas"]) for group in groups] == [(0.9, 0.99)] * 2
+    assert not {"eps", "amsgrad", "fused", "capturable"} & groups[0].keys()
+
+
+def test_second_moments_are_gone(converted):
+    """Nothing of Adam's second moment reaches the Lion."""
+    output, _ = converted("linear")
+    resumed = trainer_runs.resume(output, Lion, **SCHEDULES["linear"])
+    assert "exp_avg_sq" not in resumed.keys
+
+
+def test_other_files_are_the_same(converted, adamw):
+    """Everything that is neither optimizer nor scheduler is byte-identical."""
+    output, _ = converted("linear")
+    checkpoint, _ = adamw("linear")
+    changed = {"optimizer.pt", "scheduler.pt"}
+    names = {path.name for path in checkpoint.iterdir()}
+    assert names | {"liontool.json"} == {path.name for path in output.iterdir()}
+    for name in names - changed:
+        assert (checkpoint / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_files_load_with_weights_only(converted):
+    """Trainer reads both files with weights_only=True."""
+    output, _ = converted("linear")
+    optimizer = torch.load(output / "optimizer.pt", weights_only=True, mmap=True)
+    assert set(optimizer) == {"state", "param_groups"}
+    assert "base_lrs" in torch.load(output / "scheduler.pt", weights_only=True)
+
+
+def test_unconverted_scheduler_would_be_caught(converted, adamw):
+    """Negative control: with the old scheduler.pt the curve is the ratio too high."""
+    output, control = converted("linear")
+    shutil.copy(adamw("linear")[0] / "scheduler.pt", output / "scheduler.pt")
+    resumed = trainer_runs.resume(output, Lion, **SCHEDULES["linear"])
+    error = worst_ratio_error(control.rates[SAVED_AT:], resumed.rates, RATIO)
+    assert error == pytest.approx(RATIO - 1)
+
+
+def test_min_lr_and_lr_both_divided(converted):
+    """cosine_with_min_lr: dividing both in the script is as right as leaving both."""
+    output, control = converted("cosine_with_min_lr")
+    options = SCHEDULES["cosine_with_min_lr"] | {"lr_scheduler_kwargs": {"min_lr": 1e-4 / RATIO}}
+    resumed = trainer_runs.resume(
+        output, Lion, **options, learning_rate=LR / RATIO, constructor_lr=LR / RATIO
+    )
+    assert worst_ratio_error(control.rates[SAVED_AT:], resumed.rates, RATIO) < 1e-12
+
+
+def test_only_one_of_them_divided_is_wrong(converted):
+    """Dividing one alone bends the curve: why the command says both or neither."""
+    output, control = converted("cosine_with_min_lr")
+    resumed = trainer_runs.resume(
+        output, Lion, **SCHEDULES["cosine_with_min_lr"], constructor_lr=LR / RATIO
+    )
+    assert worst_ratio_error(control.rates[SAVED_AT:], resumed.rates, RATIO) > 0.1
+
+
+def test_resumed_under_lion_sf(converted):
+    """LionSF holds the rate of the moment of saving, under Trainer's constant schedule."""
+    output, control = converted("linear", to="lion-sf")
+    resumed = trainer_runs.resume(output, LionSF, lr_scheduler_type="constant")
+    held = control.rates[SAVED_AT][0] / RATIO
+    assert {rate for rates in resumed.rates for rate in rates} == {pytest.approx(held, rel=1e-12)}
+    assert len(resumed.rates) == STEPS - SAVED_AT
+    assert same_bits(control.momenta, resumed.momenta)
+    assert all_finite(resumed.losses)
+
+
+def test_pasted_code_resumes(adamw, tmp_path):
+    """The text that the command prints runs as it is, once the dots are filled in."""
+    checkpoint, control = adamw("cosine")
+    output = tmp_path / "lion-checkpoint-6"
+    report = liontool.convert_checkpoint(checkpoint, output=output, lr_ratio=RATIO)
+    code = next(text for text in report.script if "resume_from_checkpoint" in text)
+    recorder = trainer_runs.Recorder(SAVED_AT)
+    names = {
+        "Trainer": trainer_runs.Trainer,
+        "model": trainer_runs.tiny_model(1),
+        "args": trainer_runs.arguments(tmp_path / "resumed", **SCHEDULES["cosine"]),
+        "data": trainer_runs.dataset(),
+        "recorder": recorder,
+    }
+    exec(code.replace("...,", "train_dataset=data, callbacks=[recorder],"), names)
+    error = worst_ratio_error(control.rates[SAVED_AT:], recorder.seen.rates, RATIO)
+    assert error < 1e-12
+
+
+def test_unfinished_checkpoint_is_refused(adamw, tmp_path):
+    """A real folder without its last file is unfinished."""
+    copy = tmp_path / "checkpoint-6"
+    shutil.copytree(adamw("linear")[0], copy)
+    (copy / "trainer_state.json").unlink()
+    with pytest.raises(liontool.errors.UnfinishedError, match="unfinished"):
+        liontool.convert_checkpoint(copy, lr_ratio=RATIO)
+
+
+def test_folder_of_the_run_is_ambiguous(adamw):
+    """The run's own folder lists what it holds, newest first."""
+    folder: Path = adamw("linear")[0].parent
+    with pytest.raises(liontool.errors.AmbiguousError, match=r"checkpoint-14, .*checkpoint-6"):
+        liontool.convert_checkpoint(folder, lr_ratio=RATIO)

@@ -1,0 +1,151 @@
+"""A small network under the real lightning.Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    OneCycleLR,
+    SequentialLR,
+)
+from torch.utils.data import DataLoader, TensorDataset
+
+from support.runs import Recording
+
+STEPS, SAVED_AT = 38, 12
+LR = 1e-3
+
+
+def one_cycle(optimizer: torch.optim.Optimizer) -> Any:
+    return OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS + 2)
+
+
+def cosine(optimizer: torch.optim.Optimizer) -> Any:
+    """T_max is passed at step 15: from there on only `eta_min` and `base_lrs` tell the rate."""
+    return CosineAnnealingLR(optimizer, T_max=15, eta_min=1e-5)
+
+
+def sequential(optimizer: torch.optim.Optimizer) -> Any:
+    warm_up = LinearLR(optimizer, start_factor=0.1, total_iters=5)
+    decay = CosineAnnealingLR(optimizer, T_max=12, eta_min=2e-5)
+    return SequentialLR(optimizer, [warm_up, decay], milestones=[5])
+
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
+    "one_cycle": one_cycle,
+    "cosine": cosine,
+    "sequential": sequential,
+}
+
+
+class Net(lightning.LightningModule):
+    """Two layers in two groups; `make` gives the optimizer, `schedule` its scheduler."""
+
+    def __init__(
+        self,
+        make: Callable[[Any], torch.optim.Optimizer],
+        schedule: Callable[[torch.optim.Optimizer], Any] | None,
+        seed: int,
+        hyper: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(hyper or {})
+        torch.manual_seed(seed)
+        self.body = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
+        )
+        self._make, self._schedule = make, schedule
+
+    def training_step(self, batch, index):
+        inputs, targets = batch
+        return torch.nn.functional.mse_loss(self.body(inputs), targets)
+
+    def configure_optimizers(self):
+        first, last = self.body[0], self.body[2]
+        optimizer = self._make(
+            [{"params": first.parameters()}, {"params": last.parameters(), "weight_decay": 0.0}]
+        )
+        if self._schedule is None:
+            return optimizer
+        schedule = {"scheduler": self._schedule(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+class Recorder(lightning.Callback):
+    """Notes the learning rates, and weights and momenta at SAVED_AT steps."""
+
+    def __init__(self) -> None:
+        self.seen = Recording()
+
+    def on_train_start(self, trainer, module):
+        self.seen.first_step = trainer.global_step
+        if trainer.global_step == SAVED_AT:
+            self.seen.moment(module, trainer.optimizers[0])
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        self.seen.step(trainer.optimizers[0])
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        self.seen.losses.append(float(outputs["loss"]))
+        self.seen.last_step = trainer.global_step
+        if trainer.global_step == SAVED_AT:
+            self.seen.moment(module, trainer.optimizers[0])
+
+
+def fit(folder: Path, net: Net, checkpoint: Path | None = None, **options: Any) -> Recording:
+    """Train to STEPS, from the start or from a checkpoint, and save at SAVED_AT."""
+    generator = torch.Generator().manual_seed(0)
+    data = TensorDataset(
+        torch.randn(200, 4, generator=generator), torch.randn(200, 2, generator=generator)
+    )
+    recorder = Recorder()
+    saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=SAVED_AT, save_top_k=-1)
+    trainer = lightning.Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[recorder, saver],
+    )
+    path = None if checkpoint is None else str(checkpoint)
+    trainer.fit(net, DataLoader(data, batch_size=4), ckpt_path=path, **options)
+    return recorder.seen
+
+
+def train_adamw(
+    folder: Path, schedule: str, hyper: dict[str, Any] | None = None
+) -> tuple[Path, Recording]:
+    """An uninterrupted run; its checkpoint and what it showed."""
+    net = Net(
+        lambda groups: torch.optim.AdamW(groups, lr=LR, weight_decay=0.1),
+        SCHEDULES[schedule],
+        0,
+        hyper,
+    )
+    return folder / f"step={SAVED_AT}.ckpt", fit(folder, net)
+
+
+def resume(
+    checkpoint: Path,
+    optimizer_class: type,
+    schedule: str | None,
+    hyper: dict[str, Any] | None = None,
+    **options: Any,
+) -> Recording:
+    """Go on from `checkpoint` with another optimizer, as Lightning itself resumes."""
+    net = Net(
+        lambda groups: optimizer_class(groups, lr=LR),
+        None if schedule is None else SCHEDULES[schedule],
+        1,
+        hyper,
+    )
+    return fit(checkpoint.parent / "resumed", net, checkpoint, **options)
