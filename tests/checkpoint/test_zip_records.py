@@ -18,7 +18,12 @@ from liontool.checkpoint.formats import zip_records
 from liontool.checkpoint.formats.zip_records import ZipWriter, read_records, read_span, record_text
 from liontool.errors import FormatError, LimitError, LiontoolError, UnsafePathError
 
-CONTENTS = {"a/data.pkl": b"pickle", "a/data/0": bytes(range(200)), "a/data/1": b"", "a/version": b"3\n"}
+CONTENTS = {
+    "a/data.pkl": b"pickle",
+    "a/data/0": bytes(range(200)),
+    "a/data/1": b"",
+    "a/version": b"3\n",
+}
 
 
 def save(path: Path, pieces: list[copying.Piece]) -> Path:

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from liontool.checkpoint.document import Storage, Value
-from liontool.checkpoint.formats.mapped_file import mapped
-from liontool.checkpoint.formats.pickle_parse import parse
+from liontool.checkpoint.document import Span, Storage, Value
+from liontool.checkpoint.formats.pickle_parse import PickleLimits, parse, protocol_of
 from liontool.checkpoint.formats.pickle_tree import Tree
-from liontool.errors import FormatError
+from liontool.checkpoint.formats.zip_records import read_span
+from liontool.errors import FormatError, LimitError
 
 
 def is_pickle(head: bytes) -> bool:
     """Whether a file begins like a pickle. Protocols 0 and 1 begin like any text and are left alone."""
     return head[:1] == b"\x80" and head[1:2] <= b"\x05"
+
+
+def read_pickle(span: Span) -> bytes:
+    """The bytes of a pickle, unless there are more than any honest one has."""
+    if span.length > PickleLimits.BYTES:
+        raise LimitError(
+            f"{span.file}: has a pickle of {span.length} bytes; at most {PickleLimits.BYTES} are read"
+        )
+    return read_span(span)
 
 
 class PickleDocument:
@@ -25,7 +34,8 @@ class PickleDocument:
     def __init__(self, path: Path, name: str = "") -> None:
         self.path = path
         self.name = name
-        data = mapped(path)
+        self.overhead = path.stat().st_size
+        data = read_pickle(Span(path, 0, self.overhead))
         root, used = parse(data, where=str(path))
         if used != len(data):
             raise FormatError(
@@ -33,8 +43,7 @@ class PickleDocument:
                 "only files with one object in them are read"
             )
         self._tree = Tree(root, self._storage_of, str(path))
-        self.facts: Mapping[str, str] = {"pickle protocol": str(data[1])}
-        self.overhead = len(data)
+        self.facts: Mapping[str, str] = {"pickle protocol": str(protocol_of(data))}
 
     @property
     def tree(self) -> Value:

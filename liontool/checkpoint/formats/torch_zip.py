@@ -14,15 +14,15 @@ from typing import Any
 
 from liontool.checkpoint.copying import Checksum, Literal, Piece, Raw
 from liontool.checkpoint.document import Edit, Storage, TensorRef, Value
-from liontool.checkpoint.formats.new_storages import NewStorages, body, by_storage
+from liontool.checkpoint.formats.new_storages import NewStorages, body, by_storage, storage_key
 from liontool.checkpoint.formats.pickle_emit import emit
-from liontool.checkpoint.formats.pickle_parse import parse
+from liontool.checkpoint.formats.pickle_file import read_pickle
+from liontool.checkpoint.formats.pickle_parse import parse, protocol_of
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
 from liontool.checkpoint.formats.zip_records import (
     Record,
     ZipWriter,
     read_records,
-    read_span,
     record_text,
 )
 from liontool.errors import FormatError
@@ -47,11 +47,11 @@ class TorchZipDocument:
         self._prefix = _archive_prefix(self._records, path)
         self._byteorder = _byteorder(self._records, self._prefix, path)
         self._storages = _storages(self._records, self._prefix, self._byteorder)
-        pickle = _read_pickle(self._records[self._prefix + "data.pkl"])
-        root, used = parse(pickle, where=str(path))
+        pickle = _checked_pickle(self._records[self._prefix + "data.pkl"])
+        root, used = parse(pickle, where=f"{path}: data.pkl")
         if used != len(pickle):
             raise FormatError(f"{path}: {len(pickle) - used} bytes follow the pickle in data.pkl")
-        self._protocol = pickle[1] if pickle[:1] == b"\x80" else 0
+        self._protocol = protocol_of(pickle)
         self._tree = Tree(root, self._storage_of, str(path))
         self.overhead = path.stat().st_size - sum(s.span.length for s in self._storages.values())
 
@@ -81,8 +81,11 @@ class TorchZipDocument:
     ) -> list[Piece]:
         """The pieces of the same file with `edits` applied."""
         added = NewStorages(self._storages)
-        root = self._tree.edited(edits, added.hook)
-        used = [_key(pid) for pid in collect_storages(root)]
+        root = self._tree.edited(edits, added)
+        there = {*self._storages, *added.tensors}
+        used = [
+            key for key in dict.fromkeys(map(storage_key, collect_storages(root))) if key in there
+        ]
         scanned = by_storage(scan)
         writer = ZipWriter(_alignment(self._records, self._prefix))
         for name in self._names(used, added, bool(edits), provenance is not None):
@@ -122,9 +125,11 @@ class TorchZipDocument:
     def _storage_of(self, pid: tuple[Value, ...]) -> Storage:
         if len(pid) != 5 or pid[0] != "storage":
             raise FormatError(f"{self.path}: the pickle refers to something that is no storage")
-        storage = self._storages.get(pid[2])
+        storage = self._storages.get(pid[2]) if isinstance(pid[2], str) else None
         if storage is None:
-            raise FormatError(f"{self.path}: the pickle needs storage '{pid[2]}', the file lacks it")
+            raise FormatError(
+                f"{self.path}: the pickle needs storage '{pid[2]}', the file lacks it"
+            )
         return storage
 
 
@@ -133,7 +138,7 @@ def create(
 ) -> list[Piece]:
     """The pieces of a new torch zip file that holds `value`."""
     added = NewStorages()
-    root = encode(value, added.hook)
+    root = encode(value, added)
     prefix = "archive/"
     writer = ZipWriter(_ALIGNMENT)
     _add_bytes(writer, prefix + "data.pkl", emit(root, 2))
@@ -161,9 +166,11 @@ def _add_tensor(
 
 def _add_copy(writer: ZipWriter, record: Record, scanned: tuple[TensorRef, ...]) -> None:
     known = _trusted_crc(record)
-    checksum = Checksum() if known is None else None
-    crc = checksum if known is None else known
-    writer.add(record.name, [Raw(record.span, scanned, checksum)], crc)
+    if known is not None:
+        writer.add(record.name, [Raw(record.span, scanned)], known)
+        return
+    checksum = Checksum()
+    writer.add(record.name, [Raw(record.span, scanned, checksum)], checksum)
 
 
 def _json(provenance: Mapping[str, Any]) -> bytes:
@@ -223,8 +230,8 @@ def _trusted_crc(record: Record) -> int | None:
     return record.crc if record.crc or not record.span.length else None
 
 
-def _read_pickle(record: Record) -> bytes:
-    data = read_span(record.span)
+def _checked_pickle(record: Record) -> bytes:
+    data = read_pickle(record.span)
     if record.crc and zlib.crc32(data) != record.crc:
         raise FormatError(f"{record.span.file}: data.pkl is damaged (its CRC-32 is wrong)")
     return data

@@ -112,7 +112,9 @@ def _find_directory(fd: int, size: int, path: Path) -> _Directory:
     if at + _END.size + comment != len(tail):
         raise FormatError(f"{path}: other bytes follow the end of the zip file")
     if disk not in (0, _MARK16) or first_disk not in (0, _MARK16) or here != count:
-        raise FormatError(f"{path}: a zip file in several parts cannot be read; join the parts first")
+        raise FormatError(
+            f"{path}: a zip file in several parts cannot be read; join the parts first"
+        )
     end = tail_offset + at
     found = _Directory(offset, length, count)
     locator = end - _LOCATOR64.size
@@ -150,7 +152,9 @@ def _find_directory64(
         (short.count, count, _MARK16),
     ):
         if old not in (new, mark):
-            raise FormatError(f"{path}: the two directory ends of the zip file contradict each other")
+            raise FormatError(
+                f"{path}: the two directory ends of the zip file contradict each other"
+            )
     return _Directory(start, size, count), offset
 
 
@@ -177,7 +181,9 @@ def _entries(fd: int, directory: _Directory, path: Path) -> Iterator[_Entry]:
             raise FormatError(f"{path}: zip record {_show(name)} lies in another part")
         yield _Entry(name, flags, crc, size, header)
     if at != len(raw):
-        raise FormatError(f"{path}: the zip directory has more in it than its {directory.count} lines")
+        raise FormatError(
+            f"{path}: the zip directory has more in it than its {directory.count} lines"
+        )
 
 
 def _wide(
@@ -229,10 +235,14 @@ def _safe_name(entry: _Entry, path: Path) -> str:
     try:
         name = entry.name.decode("utf-8" if entry.flags & _UTF8 else "cp437")
     except UnicodeDecodeError:
-        raise FormatError(f"{path}: zip record {_show(entry.name)} has a name that is not UTF-8") from None
+        raise FormatError(
+            f"{path}: zip record {_show(entry.name)} has a name that is not UTF-8"
+        ) from None
     parts = name.removesuffix("/").split("/")
     if "\0" in name or "\\" in name or name[1:2] == ":" or any(p in ("", ".", "..") for p in parts):
-        raise UnsafePathError(f"{path}: zip record {_show(entry.name)} has a name that leads elsewhere")
+        raise UnsafePathError(
+            f"{path}: zip record {_show(entry.name)} has a name that leads elsewhere"
+        )
     return name
 
 
@@ -243,11 +253,15 @@ def _data_span(fd: int, entry: _Entry, end: int, path: Path) -> Span:
     raw = os.pread(fd, _LOCAL.size + len(entry.name), entry.header)
     if len(raw) < _LOCAL.size + len(entry.name) or raw[:4] != b"PK\x03\x04":
         raise FormatError(f"{path}: zip record {_show(entry.name)} has no header at its offset")
-    _, _, flags, method, _, _, crc, stored, size, name_length, extra_length = _LOCAL.unpack_from(raw)
+    _, _, flags, method, _, _, crc, stored, size, name_length, extra_length = _LOCAL.unpack_from(
+        raw
+    )
     _check_plain(entry.name, flags, method, stored == size, path)
     same = (crc, size) == (entry.crc, entry.size) or (crc == entry.crc and size == _MARK32)
     if not same and not flags & _DESCRIPTOR:
-        raise FormatError(f"{path}: zip record {_show(entry.name)} has another size or CRC in its header")
+        raise FormatError(
+            f"{path}: zip record {_show(entry.name)} has another size or CRC in its header"
+        )
     if name_length != len(entry.name) or raw[_LOCAL.size :] != entry.name:
         raise FormatError(f"{path}: zip record {_show(entry.name)} has another name in its header")
     start = entry.header + _LOCAL.size + name_length + extra_length
@@ -330,7 +344,9 @@ class _Line:
         return struct.pack(f"<HH{len(numbers)}Q", 0x0001, 8 * len(numbers), *numbers)
 
     def descriptor(self) -> bytes:
-        return struct.pack("<4sIQQ" if self.wide else "<4sIII", b"PK\x07\x08", self.crc, self.size, self.size)
+        return struct.pack(
+            "<4sIQQ" if self.wide else "<4sIII", b"PK\x07\x08", self.crc, self.size, self.size
+        )
 
     def directory_line(self) -> bytes:
         size = _MARK32 if self.size >= ZIP32_MAX else self.size
