@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from liontool.cli import render, wording
+from liontool.cli import estimate_view, render, wording
 from liontool.convert.report import ConversionReport, OptimizerReport
 
 _NAMES = {"lion": "Lion", "lion-sf": "LionSF"}
@@ -19,7 +19,7 @@ def show(report: ConversionReport) -> None:
     page = render.Page()
     _verdict(page, report)
     for optimizer in report.optimizers:
-        where = f" ({optimizer.label})" if len(report.optimizers) > 1 else ""
+        where = _where(report, optimizer)
         _groups(page, optimizer, _NAMES[report.to], where)
         _schedulers(page, optimizer, where)
         if optimizer.dropped:
@@ -27,9 +27,13 @@ def show(report: ConversionReport) -> None:
     _savings(page, report)
     for optimizer in report.optimizers:
         if optimizer.estimate is not None:
-            _estimate(page, optimizer)
+            estimate_view.show(page, optimizer.estimate, _where(report, optimizer))
     _notices(page, report)
     _script(page, report)
+
+
+def _where(report: ConversionReport, optimizer: OptimizerReport) -> str:
+    return f" ({optimizer.label})" if len(report.optimizers) > 1 else ""
 
 
 def _verdict(page: render.Page, report: ConversionReport) -> None:
@@ -116,11 +120,12 @@ def _scheduler_rows(
     before: _Fields, after: _Fields, indent: str = ""
 ) -> Iterator[tuple[str, str, str]]:
     position = wording.position(before["position"], before["length"])
-    yield f"{indent}{before['name']}", f"at {position}", ""
+    yield f"{indent}{before['name']} at {position}", "", ""
     for name in dict.fromkeys((*before["rates"], *after["rates"])):
-        yield f"{indent}  {name}", *_cells(name, before["rates"], after["rates"])
-    for old, new in zip(before["children"], after["children"], strict=True):
-        yield from _scheduler_rows(old, new, indent + "  ")
+        old, new = (wording.rates(fields["rates"].get(name)) for fields in (before, after))
+        yield f"{indent}  {name}", old, new
+    for old_child, new_child in zip(before["children"], after["children"], strict=True):
+        yield from _scheduler_rows(old_child, new_child, indent + "  ")
 
 
 def _savings(page: render.Page, report: ConversionReport) -> None:
@@ -131,11 +136,6 @@ def _savings(page: render.Page, report: ConversionReport) -> None:
             "optimizer memory": wording.saving(report.state_bytes_before, report.state_bytes_after),
         }
     )
-
-
-def _estimate(page: render.Page, optimizer: OptimizerReport) -> None:
-    page.heading("How the ratio was estimated")
-    page.facts({name: wording.value(item) for name, item in (optimizer.estimate or {}).items()})
 
 
 def _notices(page: render.Page, report: ConversionReport) -> None:

@@ -120,7 +120,7 @@ def _scheduler_rows(
     schedulers: Sequence[SchedulerSummary], depth: int = 0
 ) -> Iterator[tuple[str, str, str]]:
     for scheduler in schedulers:
-        rates = (f"{name} {wording.value(rate)}" for name, rate in scheduler.rates.items())
+        rates = (f"{name} {wording.rates(rate)}" for name, rate in scheduler.rates.items())
         yield (
             f"{'  ' * depth}{scheduler.kind}",
             wording.position(scheduler.position, scheduler.length),

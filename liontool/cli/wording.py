@@ -26,15 +26,20 @@ def value(item: Any) -> str:
     if isinstance(item, Mapping):
         return ", ".join(f"{safe(name)} {value(part)}" for name, part in item.items())
     if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
-        return _many([value(part) for part in item])
+        return ", ".join(map(value, item)) or NOTHING
     return safe(item)
 
 
-def _many(words: list[str]) -> str:
-    # Schedulers keep a rate for each group, and mostly it is the same one.
-    if len(words) > 2 and len(set(words)) == 1:
-        return f"{words[0]} ({len(words)} times)"
-    return ", ".join(words) or NOTHING
+def rates(item: Any) -> str:
+    """Learning rates: one for each group, but one alone where they are all the same."""
+    text = value(item)
+    words = text.split(", ")
+    return words[0] if len(set(words)) == 1 else text
+
+
+def share(part: float | None) -> str:
+    """Per cent, as exactly as it matters: "0 %", "0.03 %", "12 %"."""
+    return NOTHING if part is None else f"{100 * part:.2g} %"
 
 
 def count(number: int | None, noun: str = "") -> str:

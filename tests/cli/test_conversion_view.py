@@ -71,8 +71,9 @@ def test_adams_own_keys_are_only_listed(shown: Shown, report: ConversionReport) 
 def test_schedulers_show_nested_ones(shown: Shown, report: ConversionReport) -> None:
     """Each learning rate of each scheduler stands before and after."""
     out = shown(report)
-    assert _row(out, "CosineAnnealingLR") == ["CosineAnnealingLR", "at 400 of 2,000"]
-    assert _row(out, "base_lrs") == ["base_lrs", "0.0009, 0.0009", "0.0003, 0.0003"]
+    assert _row(out, "SequentialLR") == ["SequentialLR at 500"]
+    assert _row(out, "CosineAnnealingLR") == ["CosineAnnealingLR at 400 of 2,000"]
+    assert _row(out, "base_lrs") == ["base_lrs", "0.0009", "0.0003"]
     assert _row(out, "eta_min") == ["eta_min", "1e-05", "3.33333e-06"]
 
 

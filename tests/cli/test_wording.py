@@ -21,7 +21,6 @@ from liontool.cli import wording
         (0.0001 / 3, "3.33333e-05"),
         (float("nan"), "nan"),
         ((0.9, 0.999), "0.9, 0.999"),
-        ([0.1, 0.1, 0.1], "0.1 (3 times)"),
         ([], "-"),
         ({"a": 1.5, "b": [1, 2]}, "a 1.5, b 1, 2"),
         ("\x1b", r"\x1b"),
@@ -48,6 +47,25 @@ def test_value(item: Any, text: str) -> None:
 def test_size(number: int, text: str) -> None:
     """Three digits and a unit of thousands."""
     assert wording.size(number) == text
+
+
+def test_rates() -> None:
+    """A rate that all groups share is told once."""
+    assert wording.rates([0.1, 0.1, 0.1]) == "0.1"
+    assert wording.rates([0.1, 0.2]) == "0.1, 0.2"
+    assert wording.rates(0.1) == "0.1"
+    assert wording.rates(None) == "-"
+
+
+def test_share() -> None:
+    """Small shares keep two digits."""
+    assert [wording.share(part) for part in (None, 0.0, 0.000312, 0.5, 1.0)] == [
+        "-",
+        "0 %",
+        "0.031 %",
+        "50 %",
+        "100 %",
+    ]
 
 
 def test_count() -> None:
