@@ -39,7 +39,9 @@ def rates(item: Any) -> str:
 
 def share(part: float | None) -> str:
     """Per cent, as exactly as it matters: "0 %", "0.03 %", "12 %"."""
-    return NOTHING if part is None else f"{100 * part:.2g} %"
+    if part is None:
+        return NOTHING
+    return f"{part:.0%}".replace("%", " %") if part >= 0.1 else f"{100 * part:.2g} %"
 
 
 def count(number: int | None, noun: str = "") -> str:
