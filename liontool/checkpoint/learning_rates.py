@@ -160,10 +160,11 @@ def number(value: Value) -> float | None:
     if isinstance(value, TensorRef) and value.numel == 1:
         from liontool.checkpoint import values
 
-        return float(values.scalar(value))
-    if isinstance(value, (int, float)):
-        return float(value)
-    return None
+        value = values.scalar(value)
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:  # an integer beyond every float
+        return None
 
 
 def notes(schedulers: Sequence[Scheduler]) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def displacement(momentum, start=None, steps=100):
     ],
 )
 def test_seeds_on_noise(seed, expected, tolerance):
-    """A copied momentum runs too far; scaled it walks like a steady one; the horizon lies between."""
+    """Copied, the momentum runs too far; scaled, it walks like a steady one."""
     adam, lion = warm(20_000)
     start = horizon(0.9, 1000, 0.9) if seed == "horizon" else None
     momentum = {
@@ -160,7 +160,7 @@ def test_seeds_on_noise(seed, expected, tolerance):
 
 @pytest.mark.parametrize(("s", "expected"), [(0.1, 6.03), (0.3, 3.31), (0.6, 1.67)])
 def test_drift_by_simulation(s, expected):
-    """AdamW's drift is s, Lion's is s / k*."""
+    """In units of its lr, AdamW drifts by s a step and Lion by k* s."""
     rng = np.random.default_rng(2)
     count, steps, noise = 4000, 2400, sqrt(1 - s * s)
     momentum = s + noise * sqrt(0.01 / 1.99) * rng.standard_normal(count).astype(np.float32)
@@ -169,8 +169,8 @@ def test_drift_by_simulation(s, expected):
         grad = s + noise * rng.standard_normal(count, dtype=np.float32)
         total += float(np.sign(0.9 * momentum + 0.1 * grad).mean())
         momentum = 0.99 * momentum + 0.01 * grad
-    assert total / steps * formulas.drift_ratio(s, BETAS) == pytest.approx(s, rel=0.01)
-    assert s / (total / steps) == pytest.approx(expected, rel=0.01)
+    assert total / steps / s == pytest.approx(expected, rel=0.01)
+    assert total / steps / s == pytest.approx(formulas.drift_ratio(s, BETAS), rel=0.01)
 
 
 def test_equilibrium_by_simulation():

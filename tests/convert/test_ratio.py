@@ -1,0 +1,220 @@
+"""`--lr-ratio auto`: what it finds on known gradients, and when it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from liontool.checkpoint.document import Computed, TensorRef
+from liontool.checkpoint.model import Fields, Optimizer, ParamGroup
+from liontool.convert import formulas
+from liontool.convert.evidence import evidence
+from liontool.convert.ratio import estimate
+from liontool.errors import RefusedError
+from support.torch_models import ref, tensor
+
+BETAS = (0.9, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("s", "beta2", "expected", "tolerance"),
+    [
+        (0.1, 0.999, 0.099, 0.01),
+        (0.3, 0.999, 0.300, 0.005),
+        (0.1, 0.95, 0.086, 0.01),
+        (0.3, 0.95, 0.287, 0.005),
+    ],
+)
+def test_persistence_of_known_gradients(gaussian, s, beta2, expected, tolerance):
+    """s is found on normal gradients, with the small bias that a short second average has."""
+    ((found,),) = evidence(gaussian(s, betas=(0.9, beta2)), BETAS, lambda _: None)
+    assert found.persistence == pytest.approx(expected, abs=tolerance)
+    assert found.ratio == formulas.drift_ratio(found.persistence, BETAS)
+    assert found.spread_ratio == formulas.spread_ratio(found.persistence, BETAS)
+    assert (found.zero, found.is_sparse, found.counts) == (0, False, True)
+
+
+def test_pure_noise(gaussian):
+    """At pure noise the ratio is k0 within the bias, give or take 30 %; the option repeats it."""
+    found = estimate(gaussian(0.0))
+    assert found.update_rms == pytest.approx(0.229, abs=0.002)
+    assert found.ratio == pytest.approx(6.73, abs=0.17)
+    assert (found.low, found.high) == (0.7 * found.ratio, 1.3 * found.ratio)
+    assert found.command == f"--lr-ratio {found.ratio}"
+    assert float(found.command.split()[1]) == found.ratio
+    assert str(found) == f"{found.ratio:.1f}, likely {found.low:.1f} to {found.high:.1f}"
+    assert found.sparse == ()
+    assert found.warnings == ()
+
+
+def test_moments_against_float64(gaussian):
+    """Every sum of the pass equals the plain formula in double precision."""
+    optimizer = gaussian(0.1, shape=(300, 40), eps=1e-2)
+    slot = optimizer.slots[0]
+    first, second = (tensor(slot.state[key]).double() for key in ("exp_avg", "exp_avg_sq"))
+    root = (second / (1 - 0.999**400)).sqrt()
+    update = first / (1 - 0.9**400) / (root + 1e-2)
+    found = estimate(optimizer).groups[0]
+    assert found.update_rms == pytest.approx(update.square().mean().sqrt().item(), rel=1e-6)
+    assert found.kurtosis == pytest.approx(
+        (update**4).mean().item() / update.square().mean().item() ** 2, rel=1e-5
+    )
+    assert found.stale == (update.abs() < 1e-4).double().mean().item()
+
+
+def test_average_counts_elements(gaussian):
+    """Tensors count by their elements."""
+    small, large = gaussian(0.0, shape=(50, 40)), gaussian(0.0, 0.2, shape=(150, 40))
+    slots = {0: small.slots[0], 1: large.slots[1]}
+    found = estimate(replace(large, slots=slots))
+    halves = [
+        estimate(replace(large, slots={key: slot})).groups[0].ratio for key, slot in slots.items()
+    ]
+    assert found.groups[0].ratio == pytest.approx(0.25 * halves[0] + 0.75 * halves[1])
+    assert found.ratio == round(found.groups[0].ratio, 2)
+    assert found.groups[0].step_ratio == pytest.approx(1 / found.update_rms)
+
+
+def test_clipped_below(gaussian):
+    """Never less than 0.6 of the value for pure noise."""
+    optimizer = gaussian(0.1, shape=(100, 100))
+    for betas in ((0.9, 0.99), (0.95, 0.98)):
+        found = estimate(optimizer, betas)
+        assert 0.6 * found.noise_ratio - 0.005 <= found.ratio <= found.noise_ratio + 0.005
+    persistent = gaussian(0.26, shape=(100, 100))
+    assert estimate(persistent).ratio == pytest.approx(0.6 * formulas.noise_ratio(BETAS), abs=0.005)
+
+
+def test_schedule_free(gaussian):
+    """LionSF's smaller steps want a smaller ratio, at most that at pure noise."""
+    found = estimate(gaussian(0.0, shape=(100, 100)), to="lion-sf")
+    assert found.ratio == pytest.approx(4.29, abs=0.12)
+    assert found.high == found.ratio
+
+
+def test_young_run(gaussian):
+    """Before step 100 the ratio is refused, and the value for pure noise is offered."""
+    with pytest.raises(
+        RefusedError, match=r"needs 100 steps of AdamW, this run has 99: .* 6\.73 is"
+    ) as e:
+        estimate(gaussian(0.0, shape=(4, 4), steps=99))
+    assert e.value.id is None
+
+
+def test_large_updates(gaussian):
+    """Above an update RMS of 0.35 likewise."""
+    with pytest.raises(RefusedError, match=r"root mean square of 0\.45, above 0\.35.*7\.40 is the"):
+        estimate(gaussian(0.4, shape=(100, 100)), (0.95, 0.98))
+
+
+def test_no_state():
+    """An optimizer without state has taken no step."""
+    with pytest.raises(RefusedError, match="this run has 0"):
+        estimate(Optimizer("", (ParamGroup(Fields({}), ()),), {}))
+
+
+def test_sparse_tensors(gaussian):
+    """Rows that are rarely alive flag their tensor, which stays out of the average."""
+    dense = gaussian(0.05, shape=(400, 50))
+    rows = gaussian(0.0, 0.0, shape=(400, 50), live=0.01)
+    mixed = replace(
+        dense,
+        groups=(replace(dense.groups[0], params=(0, 1)),),
+        slots={0: dense.slots[0], 1: replace(rows.slots[1], key=1)},
+    )
+    found = estimate(mixed)
+    assert [item.label for item in found.sparse] == ["layer.1"]
+    assert found.sparse[0].kurtosis > 6
+    assert found.sparse[0].stale > 0.3
+    assert found.ratio == estimate(dense).ratio
+    assert "layer.1; Lion will move these rows" in found.warnings[0].text
+    with pytest.raises(RefusedError, match="finds no tensor to go by"):
+        estimate(rows)
+
+
+def test_young_tensors_are_left_out(gaussian):
+    """A parameter that joined late does not count."""
+    old, young = gaussian(0.0, 0.0, shape=(64, 64)), gaussian(0.0, 0.0, shape=(64, 64), steps=5)
+    mixed = replace(old, slots={0: old.slots[0], 1: young.slots[1]})
+    alone = replace(old, groups=(replace(old.groups[0], params=(0,)),), slots={0: old.slots[0]})
+    assert estimate(mixed).ratio == estimate(alone).ratio
+
+
+def test_amsgrad(gaussian):
+    """Under amsgrad the largest average of squares divides."""
+    optimizer = gaussian(0.0, shape=(64, 64))
+    slot = optimizer.slots[0]
+    largest = ref(4 * tensor(slot.state["exp_avg_sq"]))
+    state = slot.state.replaced({"max_exp_avg_sq": largest})
+    amsgrad = replace(optimizer, slots={0: replace(slot, state=state)})
+    halved = estimate(amsgrad).update_rms
+    assert halved == pytest.approx(estimate(optimizer).update_rms / 2, rel=1e-5)
+
+
+def test_eps_warning(gaussian):
+    """eps that takes part of the step is warned about."""
+    found = estimate(gaussian(0.0, shape=(64, 64), eps=0.2))
+    assert any("eps takes part of AdamW's step away in layer.0" in n.text for n in found.warnings)
+    assert "(the least is left in 83%)" in " ".join(n.text for n in found.warnings)
+
+
+def test_oscillation_warning(gaussian):
+    """Updates below those of pure noise on a matrix are called oscillation."""
+    optimizer = gaussian(0.0, shape=(64, 64))
+    slot = optimizer.slots[0]
+    state = slot.state.replaced({"exp_avg": ref(0.7 * tensor(slot.state["exp_avg"]))})
+    found = estimate(replace(optimizer, slots={0: replace(slot, state=state)}))
+    assert [notice.id for notice in found.warnings] == ["oscillating"]
+    assert found.groups[0].persistence == 0
+
+
+def test_nonfinite_tensor_is_left_out(gaussian):
+    """A tensor with NaN is named and does not count."""
+    optimizer = gaussian(0.0, 0.0, shape=(64, 64))
+    slot = optimizer.slots[1]
+    broken = tensor(slot.state["exp_avg"])
+    broken[3, 3] = torch.nan
+    state = slot.state.replaced({"exp_avg": ref(broken)})
+    found = estimate(replace(optimizer, slots={**optimizer.slots, 1: replace(slot, state=state)}))
+    assert [notice.id for notice in found.warnings] == ["nonfinite"]
+    assert np.isfinite(found.ratio)
+
+
+def test_weights(gaussian):
+    """Growth, its time, and the share of weights outside the box of this ratio."""
+    optimizer = gaussian(0.0, shape=(64, 64), lr=1e-2, weight_decay=0.1)
+    ratio = estimate(optimizer).ratio
+    edge = 1 / (0.1 * ratio)
+    weights = {0: ref(torch.tensor([0.0, 0.99 * edge, -1.01 * edge, 2 * edge]))}
+    group = estimate(optimizer, weights=weights).groups[0]
+    assert group.outside_box == 0.5
+    assert group.settling_steps == pytest.approx(500)
+    assert group.weight_growth == formulas.weight_growth(ratio, BETAS, 0.9, 1e-3)
+    free = estimate(gaussian(0.0, shape=(64, 64), weight_decay=0.0), weights=weights).groups[0]
+    assert (free.outside_box, free.settling_steps, free.weight_growth) == (None, None, None)
+
+
+def test_progress_and_unequal_blocks(gaussian):
+    """Moments that come in blocks of different sizes are read side by side, every byte once."""
+    optimizer = gaussian(0.1, shape=(64, 64))
+    slot = optimizer.slots[0]
+
+    def chopped(found, size):
+        data = b"".join(found.source.blocks())
+        parts = [data[i : i + size] for i in range(0, len(data), size)]
+        return TensorRef(found.dtype, found.shape, Computed(lambda: iter(parts)))
+
+    state = slot.state.replaced(
+        {
+            "exp_avg": chopped(slot.state["exp_avg"], 4 * 300),
+            "exp_avg_sq": chopped(slot.state["exp_avg_sq"], 4 * 700),
+        }
+    )
+    seen = []
+    same = replace(optimizer, slots={0: replace(slot, state=state)})
+    assert estimate(same, progress=seen.append).ratio == estimate(optimizer).ratio
+    assert sum(seen) == 2 * 64 * 64 * 4
+    assert len(seen) > 14
