@@ -1,13 +1,17 @@
-"""What the nodes of containers hold: entries of mappings and items of sequences, and where each one stands.
+"""What the nodes of containers hold: entries of mappings, items of sequences, and where they stand.
 
-Mappings and sequences come in many spellings: opcodes of their own, or a call of a known class with
-items among its arguments or in later changes. Nothing here is imported or called; classes are names.
+Mappings and sequences come in many spellings: opcodes of their own, or a call of a known class
+with items among its arguments or in later changes. Nothing is imported or called; classes are names.
+
+No answer may cost more than the bytes that it is about. So arguments count as contents of a call only
+if they stand in it: were a Ref enough, a thousand calls could each claim the same huge list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Union
+from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 from liontool.checkpoint.formats import pickle_opcodes as op
 from liontool.checkpoint.formats.pickle_nodes import (
@@ -19,12 +23,13 @@ from liontool.checkpoint.formats.pickle_nodes import (
     Global,
     List,
     Node,
+    Ref,
     Set,
     Tuple,
     resolve,
 )
 
-Holder = Union[Composite, Change]
+Holder: TypeAlias = Composite | Change
 
 
 class Slot(NamedTuple):
@@ -35,17 +40,18 @@ class Slot(NamedTuple):
         value: The node of the value.
         owner: The node that is changed if the value is.
         holder: The owner itself or one of its changes: what has the value among its items.
-        index: Position of the value in the holder's items; its key stands before it.
+        position: Position of the value in the holder's items; its key stands before it.
     """
 
     key: Node | None
     value: Node
     owner: Composite
     holder: Holder
-    index: int
+    position: int
 
 
-MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
+_MAPPING_KINDS = frozenset({"OrderedDict", "defaultdict", "Counter"})
+MAPPINGS = frozenset(f"collections.{kind}" for kind in _MAPPING_KINDS)
 _BUILTINS = ("builtins", "__builtin__")
 SEQUENCES = {
     "collections.deque": "deque",
@@ -55,31 +61,42 @@ SEQUENCES = {
 """Kind of each class whose calls are sequences."""
 
 
+MAX_ARGUMENTS = 16
+"""Calls with more are of no class that is known here."""
+
+
 def class_of(call: Composite) -> str:
-    """The full name of what a call makes, "" if it is not made by name."""
+    """The full name of what a call makes, "(computed)" if it is not made by name."""
     name = resolve(call.items[0])
     if not isinstance(name, Global):
-        return ""
+        return _COMPUTED
     if name.name == "_reconstructor" and name.module in ("copyreg", "copy_reg"):
         arguments = arguments_of(call)
         made = resolve(arguments[0]) if arguments else None
-        return made.full_name if isinstance(made, Global) else ""
+        return made.full_name if isinstance(made, Global) else _COMPUTED
     return name.full_name
 
 
+_COMPUTED = "(computed)"
+
+
 def arguments_of(call: Composite) -> Sequence[Node]:
-    """The arguments of a call, Refs resolved."""
+    """The arguments of a call as they stand, () if there are too many to be of interest."""
+    arguments: Sequence[Node] = ()
     if call.op in (op.OBJ, op.INST):
-        return [resolve(item) for item in call.items[1:]]
-    arguments = resolve(call.items[1])
-    return [resolve(item) for item in arguments.items] if isinstance(arguments, Tuple) else []
+        arguments = call.items[1:] if len(call.items) <= MAX_ARGUMENTS else ()
+    else:
+        given = resolve(call.items[1])
+        arguments = given.items if isinstance(given, Tuple) else ()
+    return arguments if len(arguments) <= MAX_ARGUMENTS else ()
 
 
 def kind_of(node: Node) -> str:
-    """"dict", "list", "tuple", "set", ... for mappings and sequences, "" for anything else."""
+    """The kind of a mapping or sequence ("dict", "list", "OrderedDict"), "" for anything else."""
     if isinstance(node, Call):
         name = class_of(node)
-        return name.rpartition(".")[2] if name in MAPPINGS else SEQUENCES.get(name, "")
+        kind = name.rpartition(".")[2] if name in MAPPINGS else SEQUENCES.get(name, "")
+        return kind if kind and _holds_its_own(node) else ""
     return _KINDS.get(type(node), "")
 
 
@@ -88,22 +105,31 @@ _KINDS: dict[type[Node], str] = {
 }  # fmt: skip
 
 
+def _holds_its_own(call: Call) -> bool:
+    """Whether whatever containers a call is given stand in it, and nowhere else."""
+    arguments = arguments_of(call)
+    if call.op not in (op.OBJ, op.INST) and type(call.items[1]) is Ref and arguments:
+        return False
+    return not any(type(a) is Ref and isinstance(a.target, _CONTAINERS) for a in arguments)
+
+
+_CONTAINERS = (Dict, List, Tuple, Set, FrozenSet)
+
+
 def is_mapping(node: Node) -> bool:
     """Whether the node is a dict or a call of a dict class known by name."""
-    return isinstance(node, Dict) or (isinstance(node, Call) and class_of(node) in MAPPINGS)
+    return isinstance(node, Dict) or kind_of(node) in _MAPPING_KINDS
 
 
 def entries(node: Composite) -> Iterator[Slot]:
-    """The entries of a mapping in the order they are set; a later one may set the same key again."""
+    """The entries of a mapping in the order they are set; a key may be set again."""
     if isinstance(node, Call):
         for argument in arguments_of(node):
             if isinstance(argument, Dict):
                 yield from entries(argument)
             elif isinstance(argument, (List, Tuple)):
                 yield from _pairs(argument)
-    for holder in (node, *_changes(node, op.SETITEM, op.SETITEMS)):
-        if isinstance(holder, Call):
-            continue
+    for holder in _holders(node, op.SETITEM, op.SETITEMS):
         for index in range(1, len(holder.items), 2):
             key, value = holder.items[index - 1], holder.items[index]
             if isinstance(key, Node) and isinstance(value, Node):
@@ -113,8 +139,8 @@ def entries(node: Composite) -> Iterator[Slot]:
 def _pairs(pairs: Composite) -> Iterator[Slot]:
     """Entries as Python 2 spells them: OrderedDict([[key, value], ...])."""
     for outer in items(pairs):
-        pair = resolve(outer.value)
-        inner = list(items(pair)) if isinstance(pair, (List, Tuple)) else []
+        pair = outer.value
+        inner = list(islice(items(pair), 3)) if isinstance(pair, (List, Tuple)) else []
         if len(inner) == 2:
             yield inner[1]._replace(key=inner[0].value)
 
@@ -125,12 +151,16 @@ def items(node: Composite) -> Iterator[Slot]:
         first = next(iter(arguments_of(node)), None)
         if isinstance(first, (List, Tuple, Set, FrozenSet)):
             yield from items(first)
-    for holder in (node, *_changes(node, op.APPEND, op.APPENDS, op.ADDITEMS)):
-        if isinstance(holder, Call):
-            continue
+    for holder in _holders(node, op.APPEND, op.APPENDS, op.ADDITEMS):
         for index, value in enumerate(holder.items):
             if isinstance(value, Node):
                 yield Slot(None, value, node, holder, index)
+
+
+def _holders(node: Composite, *codes: int) -> list[Holder]:
+    """What has a container's contents among its items: the node itself, and its changes."""
+    own: list[Holder] = [] if isinstance(node, Call) else [node]
+    return [*own, *_changes(node, *codes)]
 
 
 def state_of(node: Node) -> Node | None:

@@ -1,6 +1,6 @@
-"""Edits on the nodes of a pickle: a copy with some entries changed, sharing all that stays the same.
+"""Edits on the nodes of a pickle: a copy with some entries changed that shares whatever stays.
 
-An edit changes one slot of one container. What has an alias keeps it: whoever reaches the container by
+An edit changes one slot of one container. Aliases stay aliases: whoever reaches the container by
 another path sees the change too, as it would be in the running program.
 """
 
@@ -28,9 +28,11 @@ from liontool.checkpoint.formats.pickle_nodes import (
     Change,
     Composite,
     Drop,
+    List,
     Node,
     Part,
     Ref,
+    Tuple,
     depth_of,
     resolve,
 )
@@ -114,16 +116,16 @@ class Editor:
             self._edits.added.setdefault(id(container), []).extend(nodes)
 
     def _replace(self, edit: Replace, slot: Slot) -> None:
-        if self._is_new((id(slot.holder), slot.index), edit.place, edit.value):
+        if self._is_new((id(slot.holder), slot.position), edit.place, edit.value):
             node = self._encoder.node(edit.value)
-            self._edits.replaced.setdefault(id(slot.holder), {})[slot.index] = node
+            self._edits.replaced.setdefault(id(slot.holder), {})[slot.position] = node
 
     def _delete(self, edit: Delete, slots: list[Slot]) -> None:
         for slot in slots:
-            if slot.key is not None and not (is_mapping(slot.owner) or isinstance(slot.owner, Call)):
-                raise ValueError(f"'{edit.place}' is an entry as Python 2 spells them, which must stay")
-            if self._is_new((id(slot.holder), slot.index), edit.place, _GONE):
-                gone = {slot.index} if slot.key is None else {slot.index - 1, slot.index}
+            if slot.key is not None and isinstance(slot.owner, (List, Tuple)):
+                raise ValueError(f"'{edit.place}' is a pair as Python 2 writes it, and must stay")
+            if self._is_new((id(slot.holder), slot.position), edit.place, _GONE):
+                gone = {slot.position} if slot.key is None else {slot.position - 1, slot.position}
                 self._edits.removed.setdefault(id(slot.holder), set()).update(gone)
 
     def _is_new(self, what: tuple[int, Any], place: Place, value: Any) -> bool:
@@ -134,7 +136,7 @@ class Editor:
         other, old = self._done[what]
         if old is value or (_is_plain(old) and type(old) is type(value) and old == value):
             return False
-        raise ValueError(f"edits at '{other}' and '{place}' are one place and contradict each other")
+        raise ValueError(f"'{other}' and '{place}' are one place, and their edits contradict")
 
 
 _GONE = object()
@@ -145,7 +147,7 @@ def _is_plain(value: Value) -> bool:
 
 
 class _Edits:
-    """What to change, by identity of the holder (`removed`, `replaced`) or of the mapping (`added`)."""
+    """What to change, by identity of the holder, or (`added`) of the mapping."""
 
     def __init__(self) -> None:
         self.removed: dict[int, set[int]] = {}
@@ -164,7 +166,7 @@ class _Edits:
 
 
 class _Copier:
-    """Copies what an edit changes, and whatever contains that; the rest is shared with the original.
+    """Copies what an edit changes, and whatever contains that; the rest is shared.
 
     Attributes:
         copies: What stands for each node in the copy; the node itself if nothing in it changes.
@@ -234,7 +236,8 @@ class _Copier:
         changes = self._copied_changes(node)
         items: list[Node] = []
         if isinstance(node, Composite):
-            items = [self._mapped(part) for part in self._edits.parts(node) if isinstance(part, Node)]
+            parts = self._edits.parts(node)
+            items = [self._mapped(part) for part in parts if isinstance(part, Node)]
             same = len(items) == len(node.items) and all(map(_is, items, node.items))
         else:
             same = True

@@ -1,13 +1,13 @@
 """Nodes to pickle bytes: the opcodes of the file again, in its order, with a memo numbered anew.
 
-Frames are left out; every reader can do without. Where an edit took away the place at which an object
-was made, the first Ref to it makes it.
+Frames are left out; every reader can do without. Where an edit took away the place at which an
+object was made, the first Ref to it makes it.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Union
+from typing import TypeAlias
 
 from liontool.checkpoint.formats import pickle_opcodes as op
 from liontool.checkpoint.formats.pickle_nodes import (
@@ -24,7 +24,7 @@ from liontool.checkpoint.formats.pickle_nodes import (
 )
 from liontool.errors import LimitError
 
-MAX_OPCODES = 40_000_000
+MAX_OPCODES = 12_000_000
 """More is written only if an edit tangles a graph that was made to be tangled."""
 
 
@@ -65,7 +65,7 @@ class _Body:
         self.node = node
 
 
-_Work = Union[Node, Change, bytes, _Close, _Body]
+_Work: TypeAlias = Node | Change | bytes | _Close | _Body
 
 
 class _Writer:
@@ -145,10 +145,10 @@ class _Writer:
         if key in self.memo:
             self.get(node)
             return
-        if key in self.begun and not (node.memoized or key in self.shared):
-            if type(node) is not Global:
-                self.found_shared.add(key)
-                return
+        again = key in self.begun and type(node) is not Global
+        if again and not (node.memoized or key in self.shared):
+            self.found_shared.add(key)
+            return
         self.begun.add(key)
         self.todo.append(_Close(node))
         if node.op == op.INST:
@@ -170,7 +170,7 @@ class _Writer:
             self.todo.extend(reversed(later))
 
     def discard(self, node: Composite) -> None:
-        """Throw away what lies on the stack for `node`, and fetch it from the memo, as pickle does."""
+        """Throw away what is on the stack for `node`; fetch it from the memo, as pickle does."""
         if not isinstance(node, Tuple):
             self.out.extend((_closing(node), _POP))
         elif node.op != op.TUPLE:

@@ -1,4 +1,4 @@
-"""Plain values to nodes, spelled as torch.save spells them (protocol 2, what `weights_only` reads)."""
+"""Plain values to nodes, as torch.save spells them (protocol 2, what `weights_only` reads)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from liontool.checkpoint.formats.pickle_tensors import TYPED_STORAGES, UNTYPED
 from liontool.errors import LayoutError
 
 NewStorage = Callable[[TensorRef], tuple[Any, ...]]
-"""Finds room for a tensor in the file: its persistent id, of plain values and nodes (`storage_id`)."""
+"""Finds room for a tensor in the file and gives its persistent id (see `storage_id`)."""
 
-_MAX_DEPTH = 200
+_MAX_DEPTH = 100
 _CLASSES = {dtype: name for name, dtype in TYPED_STORAGES.items()}
 
 
 def encode(value: Value, new_storage: NewStorage | None = None) -> Node:
-    """The nodes of a plain value: None, bool, int, float, str, bytes, mappings, sequences, TensorRefs.
+    """The nodes of a plain value.
 
-    Mappings become dicts; sequences become lists, or tuples if they are or were tuples. What stands in
-    two places of `value` is one object in the pickle.
+    It may hold None, bool, int, float, str, bytes, mappings, sequences and TensorRefs. Mappings become
+    dicts; sequences become lists, or tuples if they are or were tuples. What stands in two places of
+    `value` is one object in the pickle.
 
     Raises:
         LayoutError: There is something in it that has no spelling here, such as an Opaque.
@@ -70,7 +71,9 @@ class Encoder:
         self._new_storage = new_storage
         self._node_of = node_of
         self._storage_node = storage_node
-        self._made: dict[int, tuple[Value, Node]] = {}  # the value is kept, so that its id stays its own
+        self._made: dict[
+            int, tuple[Value, Node]
+        ] = {}  # with the value, so that its id stays its own
         self._names: dict[tuple[str, ...], Node] = {}
 
     def node(self, value: Value, depth: int = 0) -> Node:
@@ -132,7 +135,8 @@ class Encoder:
             offset, stride = 0, _row_major(tensor.shape)
             pid = self._room_for(tensor)
         hooks = self._call("collections", "OrderedDict")
-        parts = [pid, _number(offset), _numbers(tensor.shape), _numbers(stride), _number(False), hooks]
+        sizes = [_number(offset), _numbers(tensor.shape), _numbers(stride)]
+        parts = [pid, *sizes, _number(False), hooks]
         if tensor.dtype in _CLASSES:
             return self._call("torch._utils", "_rebuild_tensor_v2", *parts)
         dtype = self._global(Global("torch", tensor.dtype))

@@ -1,14 +1,14 @@
-"""A pickle as a graph of inert nodes: what each opcode made, in the order and by the opcode of the file.
+"""A pickle as a graph of inert nodes: what each opcode made, in the order of the file.
 
-A node stands where it was made. Wherever the file fetches an object from the memo there is a `Ref` to
-its node. What the file does to an object later (items, state) is a list of Changes on the node or on the
-Ref where it happens, so that writing the nodes in order gives the same opcodes again.
+A node stands where it was made. Wherever the file fetches an object from the memo, there is a Ref
+to its node. What the file does to an object later (items, state) is a list of Changes on the node or
+on the Ref where it happens, so that writing the nodes in order gives the same opcodes again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from liontool.checkpoint.formats import pickle_opcodes as op
 
@@ -179,7 +179,7 @@ class Drop(Change):
         self.early = early
 
 
-Part = Union[Node, Drop]
+Part: TypeAlias = Node | Drop
 
 
 def depth_of(items: Sequence[Part]) -> int:

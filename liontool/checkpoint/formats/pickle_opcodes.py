@@ -19,13 +19,9 @@ PROTO, FRAME = b"\x80\x95"
 EXT1, EXT2, EXT4, NEXT_BUFFER, READONLY_BUFFER = b"\x82\x83\x84\x97\x98"
 
 NAMES = {
-    code: name
-    for name, code in list(globals().items())
-    if name.isupper() and isinstance(code, int)
+    code: name for name, code in list(globals().items()) if name.isupper() and isinstance(code, int)
 }
 """Name of each opcode by its number."""
 
-MARKED = frozenset(
-    {TUPLE, LIST, DICT, FROZENSET, OBJ, INST, APPENDS, SETITEMS, ADDITEMS, POP_MARK}
-)
+MARKED = frozenset({TUPLE, LIST, DICT, FROZENSET, OBJ, INST, APPENDS, SETITEMS, ADDITEMS, POP_MARK})
 """Opcodes that take everything above the topmost mark."""

@@ -1,7 +1,7 @@
-"""Pickle bytes to nodes, by a closed interpreter: nothing that the bytes name is imported or called.
+"""Pickle bytes to nodes, by a closed interpreter: nothing that they name is imported or called.
 
-Protocols 0 to 5, less what only a running program could answer: the extension registry and out-of-band
-buffers. The stack holds nodes; a mark sets the stack aside and begins a new one.
+Protocols 0 to 5, less what only a running program could answer: the extension registry and
+out-of-band buffers. The stack holds nodes; a mark sets the stack aside and begins a new one.
 """
 
 from __future__ import annotations
@@ -370,8 +370,9 @@ def _old_string(data: bytes) -> str | bytes:
 
 for _code, _size in ((op.SHORT_BINUNICODE, 1), (op.BINUNICODE, 4), (op.BINUNICODE8, 8)):
     _sized(_code, _size, _text)
-for _code, _size in ((op.SHORT_BINBYTES, 1), (op.BINBYTES, 4), (op.BINBYTES8, 8), (op.BYTEARRAY8, 8)):
+for _code, _size in ((op.SHORT_BINBYTES, 1), (op.BINBYTES, 4), (op.BINBYTES8, 8)):
     _sized(_code, _size, bytes)
+_sized(op.BYTEARRAY8, 8, bytes)
 _sized_old(op.SHORT_BINSTRING, 1)
 _sized_old(op.BINSTRING, 4)
 
@@ -402,7 +403,7 @@ def _unescaped(data: bytes) -> bytes:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return codecs.escape_decode(data)[0]  # type: ignore[attr-defined,no-any-return]
+        return codecs.escape_decode(data)[0]
 
 
 def _raw_unicode(line: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Tensors, storages and numpy scalars among the nodes, told by the names of what would rebuild them.
+"""Tensors, storages and numpy scalars among the nodes, told by the names of what rebuilds them.
 
 The functions named here are those of torch/_utils.py and torch/_tensor.py (PyTorch, BSD licence). A
 tensor is only taken for one if all of it is understood; anything else stays an opaque call.
@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from itertools import islice
 from math import prod
 from typing import Any
 
 from liontool.checkpoint.document import ITEM_SIZES, Opaque, Storage, Stored, TensorRef, Value
-from liontool.checkpoint.formats.pickle_content import arguments_of, class_of, items, state_of
+from liontool.checkpoint.formats.pickle_content import (
+    MAX_ARGUMENTS,
+    arguments_of,
+    class_of,
+    items,
+    state_of,
+)
 from liontool.checkpoint.formats.pickle_nodes import (
     Atom,
     Call,
     Global,
     Node,
     PersistentId,
+    Ref,
     Tuple,
     resolve,
 )
@@ -46,7 +54,7 @@ _BIG = 1 << 63
 def persistent_values(node: PersistentId) -> tuple[Value, ...]:
     """A persistent id as plain values; a class in it is its full name, "torch.FloatStorage"."""
     pid = resolve(node.items[0])
-    if isinstance(pid, Tuple):
+    if isinstance(pid, Tuple) and len(pid.items) <= MAX_ARGUMENTS:
         return tuple(_simple(resolve(item)) for item in pid.items)
     return (_simple(pid),)
 
@@ -62,17 +70,18 @@ def item_size(pid: tuple[Value, ...]) -> int | None:
 def _simple(node: Node) -> Value:
     if isinstance(node, Atom):
         return node.value
-    if isinstance(node, Tuple) and all(isinstance(resolve(item), Atom) for item in node.items):
-        return tuple(_simple(resolve(item)) for item in node.items)
+    if isinstance(node, Tuple) and len(node.items) <= MAX_ARGUMENTS:
+        values = [resolve(item) for item in node.items]
+        return tuple(atom.value if isinstance(atom, Atom) else None for atom in values)
     return node.full_name if isinstance(node, Global) else Opaque("object", (), None)
 
 
 def tensor_parts(node: Node) -> tuple[str, list[Node]] | None:
-    """Function and arguments if the node rebuilds a plain tensor or a Parameter, wrappers taken off."""
+    """Function and arguments if the node rebuilds a plain tensor or a Parameter."""
     for _ in range(4):
         if not isinstance(node, Call):
             return None
-        name, arguments = class_of(node), list(arguments_of(node))
+        name, arguments = class_of(node), [resolve(item) for item in arguments_of(node)]
         module, _, function = name.rpartition(".")
         if name == "torch._tensor._rebuild_from_type_v2":
             unwrapped = _from_type(arguments)
@@ -90,11 +99,13 @@ def tensor_parts(node: Node) -> tuple[str, list[Node]] | None:
 
 
 def _from_type(arguments: list[Node]) -> tuple[str, list[Node]] | None:
-    """What `_rebuild_from_type_v2(function, type, arguments, state)` calls, if the type is torch's own."""
+    """What `_rebuild_from_type_v2(function, type, arguments, state)` calls for torch's types."""
     if len(arguments) != 4:
         return None
     function, kind, inner = arguments[:3]
-    if not (isinstance(function, Global) and isinstance(kind, Global) and isinstance(inner, Tuple)):
+    if not isinstance(function, Global) or not isinstance(kind, Global):
+        return None
+    if not isinstance(inner, Tuple) or len(inner.items) > MAX_ARGUMENTS:
         return None
     plain = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter")
     if function.module != "torch._utils" or kind.full_name not in plain:
@@ -118,9 +129,9 @@ def tensor(
     if parts is None:
         return None
     function, arguments = parts
-    count = _REBUILD[function]
+    count, what = _REBUILD[function], f"{where}: tensor {label!a}"
     if len(arguments) < count:
-        raise FormatError(f"{where}: tensor '{label}' has {len(arguments)} arguments, not {count}")
+        raise FormatError(f"{what} has {len(arguments)} arguments where {count} belong")
     pid = arguments[0]
     dtype = _dtype(pid, arguments[6] if function.endswith("v3") else None)
     marked_up = any(not _is_nothing(argument) for argument in arguments[count : count + 1])
@@ -128,9 +139,11 @@ def tensor(
         return None
     offset, shape, stride = (_integers(argument) for argument in arguments[1:4])
     if offset is None or shape is None or stride is None or len(offset) != 1:
-        raise FormatError(f"{where}: tensor '{label}' has sizes that are no whole numbers from 0 up")
+        raise FormatError(
+            f"{what} needs offset, sizes and strides that are whole numbers from 0 up"
+        )
     storage = storage_of(pid)
-    _check_bounds(dtype, offset[0], shape, stride, storage, f"{where}: tensor '{label}'")
+    _check_bounds(dtype, offset[0], shape, stride, storage, what)
     return TensorRef(dtype, shape, Stored(storage, stride, offset[0]), label)
 
 
@@ -159,7 +172,9 @@ def _integers(node: Node) -> tuple[int, ...] | None:
     if isinstance(node, Tuple):
         nodes = node.items
     elif isinstance(node, Call) and class_of(node) == "torch.Size":
-        nodes = [slot.value for slot in items(node)]
+        nodes = [slot.value for slot in islice(items(node), MAX_DIMENSIONS + 1)]
+    if len(nodes) > MAX_DIMENSIONS:
+        return None
     found = [atom.value for atom in map(resolve, nodes) if isinstance(atom, Atom)]
     good = len(found) == len(nodes) and all(type(n) is int and 0 <= n < _BIG for n in found)
     return tuple(found) if good else None
@@ -175,10 +190,9 @@ def _check_bounds(
 ) -> None:
     if len(shape) != len(stride):
         raise FormatError(f"{what} has {len(shape)} sizes and {len(stride)} strides")
-    if len(shape) > MAX_DIMENSIONS:
-        raise LimitError(f"{what} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are read")
     numel = prod(shape)
-    reach = sum((size - 1) * step for size, step in zip(shape, stride)) + 1 if numel else 0
+    last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    reach = last + 1 if numel else 0
     there = storage.span.length // ITEM_SIZES[dtype]
     if offset + reach > there:
         raise FormatError(
@@ -202,7 +216,7 @@ def numpy_scalar(node: Call) -> int | float | bool | None:
     """The number if the call makes a numpy scalar of a plain kind, else None."""
     if class_of(node) not in _SCALARS:
         return None
-    arguments = list(arguments_of(node))
+    arguments = [resolve(item) for item in arguments_of(node)]
     if len(arguments) != 2:
         return None
     layout, data = _numpy_layout(arguments[0]), bytes_of(arguments[1])
@@ -216,7 +230,7 @@ def _numpy_layout(dtype: Node) -> str | None:
     """How struct spells a numpy dtype."""
     if not isinstance(dtype, Call) or class_of(dtype) != "numpy.dtype":
         return None
-    code = next(iter(arguments_of(dtype)), None)
+    code = next(map(resolve, arguments_of(dtype)), None)
     layout = _LAYOUTS.get(code.value) if isinstance(code, Atom) else None
     if layout is None:
         return None
@@ -233,8 +247,8 @@ def bytes_of(node: Node) -> bytes | None:
     if not isinstance(node, Call):
         return None
     name = class_of(node)
-    arguments: list[Any] = [a.value for a in arguments_of(node) if isinstance(a, Atom)]
-    if len(arguments) != len(arguments_of(node)):
+    arguments = _spelled_out(arguments_of(node))
+    if arguments is None:
         return None
     if name in _BYTES and not arguments:
         return b""
@@ -249,6 +263,19 @@ def bytes_of(node: Node) -> bytes | None:
         return arguments[0].encode("latin-1")
     except UnicodeEncodeError:
         return None
+
+
+def _spelled_out(nodes: Sequence[Node]) -> list[Any] | None:
+    """Values of arguments; None if they are no atoms, or long ones that many calls could share."""
+    values: list[Any] = []
+    for node in nodes:
+        atom = resolve(node)
+        if not isinstance(atom, Atom):
+            return None
+        if type(node) is Ref and isinstance(atom.value, (str, bytes)) and len(atom.value) > 64:
+            return None
+        values.append(atom.value)
+    return values
 
 
 _BYTES = frozenset(

@@ -7,11 +7,11 @@ identity: equality of graphs that may contain themselves has no good answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 from liontool.checkpoint.document import Edit, Key, Opaque, Storage, TensorRef, Value
+from liontool.checkpoint.formats import pickle_opcodes as op
 from liontool.checkpoint.formats.pickle_content import (
-    arguments_of,
     class_of,
     entries,
     is_mapping,
@@ -28,7 +28,6 @@ from liontool.checkpoint.formats.pickle_nodes import (
     Global,
     Node,
     PersistentId,
-    Tuple,
     resolve,
     walk,
 )
@@ -41,7 +40,10 @@ from liontool.checkpoint.formats.pickle_tensors import (
 
 __all__ = ["MappingView", "SequenceView", "Tree", "collect_storages", "encode"]
 
-Path = tuple[Key, ...]
+Path: TypeAlias = tuple[Key, ...]
+
+_KEY_BITS = 64
+_LABEL = 300
 
 
 class MappingView(Mapping[Any, Value]):
@@ -116,6 +118,8 @@ class SequenceView(Sequence[Value]):
 class _OpaqueView(Opaque):
     """An Opaque that looks at its state only when asked: states may contain themselves."""
 
+    _read_state: Callable[[], Value]
+
     def __init__(
         self, name: str, arguments: Sequence[Value], read_state: Callable[[], Value]
     ) -> None:
@@ -148,6 +152,7 @@ class Tree:
         self._where = where
         self._views: dict[int, Value] = {}  # by node
         self._keys: dict[int, Opaque] = {}  # by node
+        self._contents: dict[int, Value] = {}  # by node
         self._nodes: dict[int, Node] = {}  # by view
         self._storages: dict[int, Storage] = {}  # by persistent id
         self._pids: dict[int, PersistentId] = {}  # by storage
@@ -169,16 +174,18 @@ class Tree:
         return self._views[id(node)]
 
     def key(self, node: Node) -> Any:
-        """A node as a key of a dict: plain values and tuples of them; anything else by identity."""
+        """A node as a key of a dict: a plain value, or an Opaque that is equal to nothing else.
+
+        Tuples and huge integers are among the latter: their hashes can be made to collide.
+        """
         node = resolve(node)
-        if isinstance(node, Atom):
-            return node.value
-        if isinstance(node, Tuple) and all(isinstance(resolve(item), Atom) for item in node.items):
-            return tuple(self.key(item) for item in node.items)
-        plain = _plain(node) if isinstance(node, Call) else None
-        if plain is not None:
-            return plain
-        return self._keys.setdefault(id(node), Opaque("object", (), None))
+        value = node.value if isinstance(node, Atom) else None
+        if isinstance(node, Call):
+            value = _plain(node)
+        huge = isinstance(value, int) and value.bit_length() > _KEY_BITS
+        if not huge and (isinstance(node, Atom) or value is not None):
+            return value
+        return self._keys.setdefault(id(node), Opaque(kind_of(node) or "object", (), None))
 
     def edited(self, edits: Sequence[Edit], new_storage: NewStorage | None = None) -> Node:
         """A copy of the graph with edits applied; this one stays as it is.
@@ -217,8 +224,7 @@ class Tree:
         return self._called(node, path) if isinstance(node, Call) else None
 
     def _called(self, node: Call, path: Path) -> Value:
-        label = ".".join(map(str, path))
-        found = tensor(node, self._storage, label, self._where)
+        found = tensor(node, self._storage, _label(path), self._where)
         if found is not None:
             return found
         plain = _plain(node)
@@ -227,24 +233,41 @@ class Tree:
     def _opaque(self, node: Call, path: Path) -> Opaque:
         name = class_of(node)
         inside = (*path, name)
-        arguments = SequenceView(self, arguments_of(node), inside, "tuple")
-        return _OpaqueView(name or "(computed)", arguments, lambda: self.state(node, inside))
+        if node.op in (op.OBJ, op.INST):
+            given: Value = SequenceView(self, node.items[1:], inside, "tuple")
+        else:
+            given = self.view(node.items[1], inside)
+        arguments = given if isinstance(given, SequenceView) else ()
+        return _OpaqueView(name, arguments, lambda: self.state(node, inside))
 
     def state(self, node: Call, path: Path) -> Value:
         """Attributes of an object; for one that has none its entries or items."""
         state = state_of(node)
         if state is not None:
             return self.view(state, path)
-        if any(True for _ in entries(node)):
+        if id(node) not in self._contents:
+            self._contents[id(node)] = self._contents_of(node, path)
+        return self._contents[id(node)]
+
+    def _contents_of(self, node: Call, path: Path) -> Value:
+        """What was put into an object of an unknown class by changes, not by arguments."""
+        codes = {change.op for change in node.changes or ()}
+        if codes & {op.SETITEM, op.SETITEMS}:
             return MappingView(self, node, path)
-        nodes = [slot.value for slot in items(node)]
-        return SequenceView(self, nodes, path, "list") if nodes else None
+        if codes & {op.APPEND, op.APPENDS, op.ADDITEMS}:
+            return SequenceView(self, [slot.value for slot in items(node)], path, "list")
+        return None
 
     def _storage(self, pid: PersistentId) -> Storage:
         if id(pid) not in self._storages:
             self._storages[id(pid)] = storage = self._storage_of(persistent_values(pid))
             self._pids.setdefault(id(storage), pid)
         return self._storages[id(pid)]
+
+
+def _label(path: Path) -> str:
+    """A path for messages, cut where the file makes it longer than anyone wants to read."""
+    return ".".join(str(key)[:_LABEL] for key in path)[:_LABEL]
 
 
 def _plain(node: Call) -> Value:
