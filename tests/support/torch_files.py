@@ -11,7 +11,7 @@ import pickletools
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -168,7 +168,7 @@ def pickle_of(path: Path) -> bytes:
         return file.read(next(n for n in file.namelist() if n.endswith("/data.pkl")))
 
 
-def opcodes(pickle: bytes) -> list[tuple[str, Any]]:
+def opcodes(pickle: bytes | BinaryIO) -> list[tuple[str, Any]]:
     """Opcodes and arguments, memo slots numbered as they are filled, frames left out."""
     found: list[tuple[str, Any]] = []
     slots: dict[Any, int] = {}

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from liontool.checkpoint.copying import Literal, Piece, Raw, of_tensor
-from liontool.checkpoint.document import ITEM_SIZES, Edit, Span, Storage, TensorRef, Value
+from liontool.checkpoint.document import Edit, Span, Storage, TensorRef, Value
 from liontool.checkpoint.formats.new_storages import NewStorages, by_storage, storage_key
 from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_encode import storage_id
 from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import PickleLimits, parse, protocol_of
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
-from liontool.checkpoint.formats.pickle_tensors import TYPED_STORAGES, UNTYPED, persistent_values
+from liontool.checkpoint.formats.pickle_tensors import item_size, persistent_values
 from liontool.checkpoint.formats.zip_records import read_span
 from liontool.errors import FormatError, LimitError
 
@@ -46,10 +46,10 @@ class TorchLegacyDocument:
         self._little = _read_head(pickles)
         self._head = Span(path, 0, pickles.offset)
         root, self._protocol = pickles.next()
-        keys = pickles.next_value()
+        self._keys, _ = pickles.next()
         self.overhead = pickles.offset
-        self._storages = _storages(keys, _item_sizes(root, path), pickles)
-        self._keys = {storage: key for key, storage in self._storages.items()}
+        self._storages = _storages(pickles.value(self._keys), _item_sizes(root, path), pickles)
+        self._roots = {storage: key for key, storage in self._storages.items()}
         self._views: dict[Value, Storage] = {}
         self._tree = Tree(root, self._storage_of, str(path))
 
@@ -79,7 +79,8 @@ class TorchLegacyDocument:
         root = self._tree.edited(edits, added)
         used = {storage_key(pid) for pid in collect_storages(root)}
         kept = [key for key in self._storages if key in used]
-        keys = encode([*kept, *added.tensors])
+        names = [*kept, *added.tensors]
+        keys = self._keys if names == list(self._storages) else encode(names)
         pickles = emit(root, self._protocol) + emit(keys, self._protocol)
         pieces: list[Piece] = [Raw(self._head), Literal(pickles)]
         scanned = self._by_root(scan)
@@ -93,7 +94,7 @@ class TorchLegacyDocument:
         """Tensors by the key of the storage that holds them, be it through a view of it."""
         found: dict[Value, tuple[TensorRef, ...]] = {}
         for storage, tensors in by_storage(scan).items():
-            key = self._keys.get(storage)
+            key = self._roots.get(storage)
             found[key] = (*found.get(key, ()), *tensors)
         return found
 
@@ -103,15 +104,14 @@ class TorchLegacyDocument:
             raise FormatError(f"{self.path}: the pickle refers to something that is no storage")
         root = self._storages.get(pid[2])
         if root is None:
-            raise FormatError(
-                f"{self.path}: the pickle needs storage '{pid[2]}', the file lacks it"
-            )
+            raise FormatError(f"{self.path}: needs storage {pid[2]!a}, which is not in the file")
         if pid[5] is None:
             return root
-        if pid[5] not in self._views:
-            self._views[pid[5]] = view = _view(root, pid[5], _item_size(pid, self.path), self.path)
-            self._keys[view] = pid[2]
-        return self._views[pid[5]]
+        what = (pid[1], pid[2], pid[5])
+        if what not in self._views:
+            self._views[what] = view = _view(root, pid[5], _item_size(pid, self.path), self.path)
+            self._roots[view] = pid[2]
+        return self._views[what]
 
 
 class _Pickles:
@@ -144,9 +144,9 @@ class _Pickles:
                 self.offset += used
                 return root, protocol_of(data)
 
-    def next_value(self) -> Value:
-        """The next pickle as a plain value."""
-        return Tree(self.next()[0], self._no_storage, str(self.path)).value
+    def value(self, root: Node) -> Value:
+        """A pickle without storages as a plain value."""
+        return Tree(root, self._no_storage, str(self.path)).value
 
     def _no_storage(self, pid: tuple[Value, ...]) -> NoReturn:
         raise FormatError(f"{self.path}: a storage is used where there are none")
@@ -154,7 +154,7 @@ class _Pickles:
 
 def _read_head(pickles: _Pickles) -> bool:
     """Whether the machine that wrote the file was little-endian; the other facts must be as known."""
-    magic, version, system = (pickles.next_value() for _ in range(3))
+    magic, version, system = (pickles.value(pickles.next()[0]) for _ in range(3))
     if magic != _MAGIC or version != _VERSION:
         raise FormatError(
             f"{pickles.path}: is a legacy torch file of version {version!a}; {_VERSION} can be read"
@@ -205,12 +205,10 @@ def _item_sizes(root: Node, path: Path) -> dict[Value, int]:
 
 
 def _item_size(pid: tuple[Value, ...], path: Path) -> int:
-    name = str(getattr(pid[1], "name", "")).rpartition(".")[2]
-    if name == UNTYPED:
-        return 1
-    if name not in TYPED_STORAGES:
-        raise FormatError(f"{path}: holds a storage of the unknown class {name!a}")
-    return ITEM_SIZES[TYPED_STORAGES[name]]
+    size = item_size(pid)
+    if size is None:
+        raise FormatError(f"{path}: holds a storage of the unknown class {pid[1]!a}")
+    return size
 
 
 def _view(root: Storage, view: Value, item: int, path: Path) -> Storage:

@@ -18,6 +18,7 @@ from liontool.checkpoint.formats.new_storages import NewStorages, body, by_stora
 from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_file import read_pickle
 from liontool.checkpoint.formats.pickle_parse import parse, protocol_of
+from liontool.checkpoint.formats.pickle_tensors import item_size
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
 from liontool.checkpoint.formats.zip_records import (
     Record,
@@ -125,10 +126,14 @@ class TorchZipDocument:
     def _storage_of(self, pid: tuple[Value, ...]) -> Storage:
         if len(pid) != 5 or pid[0] != "storage":
             raise FormatError(f"{self.path}: the pickle refers to something that is no storage")
-        storage = self._storages.get(pid[2]) if isinstance(pid[2], str) else None
+        storage = self._storages.get(pid[2])
         if storage is None:
+            raise FormatError(f"{self.path}: needs storage {pid[2]!a}, which is not in the file")
+        size, count = item_size(pid) or 0, pid[4]
+        if not isinstance(count, int) or not 0 <= count * size <= storage.span.length:
             raise FormatError(
-                f"{self.path}: the pickle needs storage '{pid[2]}', the file lacks it"
+                f"{self.path}: storage {pid[2]!a} should have {count!a} elements of {size} bytes, "
+                f"found {storage.span.length} bytes"
             )
         return storage
 
