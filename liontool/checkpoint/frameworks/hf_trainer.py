@@ -15,7 +15,8 @@ from typing import Any
 from liontool.checkpoint.document import Opaque, Value
 from liontool.checkpoint.frameworks import resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, Target
-from liontool.checkpoint.frameworks.pairing import number, pair
+from liontool.checkpoint.frameworks.pairing import pair
+from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.plain_values import plain
 from liontool.checkpoint.source import Source
@@ -122,8 +123,7 @@ def _progress(source: Source) -> tuple[int | None, float | None]:
     state = source.document(_STATE).tree
     if not isinstance(state, Mapping):
         raise FormatError(f"{source.path / _STATE}: is not a JSON object")
-    step = number(state.get("global_step"))
-    return None if step is None else int(step), number(state.get("epoch"))
+    return torch_layout.count(state.get("global_step")), number(state.get("epoch"))
 
 
 def _arguments(source: Source, files: Collection[str]) -> dict[str, Any]:
@@ -143,8 +143,8 @@ def _arguments(source: Source, files: Collection[str]) -> dict[str, Any]:
 
 def _plain(value: Value) -> Any:
     """An enum member is pickled as its class called with its value."""
-    if isinstance(value, Opaque):
-        return _plain(value.arguments[0]) if len(value.arguments) == 1 else value.name
+    if isinstance(value, Opaque) and len(value.arguments) == 1:
+        value = value.arguments[0]
     return plain(value)
 
 

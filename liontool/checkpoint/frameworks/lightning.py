@@ -8,7 +8,8 @@ from pathlib import Path
 from liontool.checkpoint.document import Document, Value
 from liontool.checkpoint.frameworks import resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, Target
-from liontool.checkpoint.frameworks.pairing import number, pair
+from liontool.checkpoint.frameworks.pairing import pair
+from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.source import Source
 from liontool.errors import LayoutError
@@ -29,13 +30,12 @@ def find(source: Source) -> Checkpoint | None:
     document = source.document()
     found = _states(document, tree)
     optimizers, loose = pair(found.optimizers, found.schedulers)
-    step, epoch = number(tree.get("global_step")), number(tree.get("epoch"))
     return Checkpoint(
         "lightning",
         optimizers,
         loose,
-        step=None if step is None else int(step),
-        epoch=epoch,
+        step=torch_layout.count(tree.get("global_step")),
+        epoch=number(tree.get("epoch")),
         facts={"lightning version": tree[_VERSION], **torch_layout.object_facts(document, found)},
     )
 

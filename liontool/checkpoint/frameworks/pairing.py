@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from liontool.checkpoint.document import TensorRef, Value
+from liontool.checkpoint.document import Value
+from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Optimizer, Scheduler
-from liontool.checkpoint.values import scalar
 
 Numbers = tuple[float, ...]
 
@@ -95,12 +95,3 @@ def _numbers(values: Sequence[Value]) -> Numbers | None:
     numbers = [number(value) for value in values]
     known = tuple(value for value in numbers if value is not None)
     return known if len(known) == len(numbers) else None
-
-
-def number(value: Value) -> float | None:
-    """A number or a tensor of one element as a number; None for anything else."""
-    if isinstance(value, TensorRef) and value.numel == 1:
-        value = scalar(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    return None

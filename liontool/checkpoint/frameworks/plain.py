@@ -12,7 +12,8 @@ from pathlib import Path
 from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value
 from liontool.checkpoint.frameworks import resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, Target
-from liontool.checkpoint.frameworks.pairing import number, pair
+from liontool.checkpoint.frameworks.pairing import pair
+from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
 from liontool.errors import LayoutError
@@ -59,7 +60,7 @@ def _step(tree: Value, optimizers: Sequence[Optimizer]) -> int | None:
     if step is None:
         slots = (slot for optimizer in optimizers for slot in optimizer.slots.values())
         step = next((number(slot.state.get("step")) for slot in slots), None)
-    return None if step is None else int(step)
+    return torch_layout.count(step)
 
 
 def _no_optimizer(document: Document, found: torch_layout.Found) -> LayoutError:

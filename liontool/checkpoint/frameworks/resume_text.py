@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from liontool.checkpoint.frameworks.framework import Target
-from liontool.checkpoint.frameworks.pairing import number
+from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup
 
 

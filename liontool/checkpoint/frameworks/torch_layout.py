@@ -7,12 +7,14 @@ weights     {name: tensor}
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from liontool.checkpoint.document import Document, Key, Opaque, Place, Value
 from liontool.checkpoint.frameworks.weights import weights_by_name
+from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Scheduler, Slot
 from liontool.errors import LimitError
 
@@ -105,7 +107,7 @@ def is_scheduler(value: Value) -> bool:
     if not isinstance(value, Mapping):
         return False
     if _children(value):
-        return all(isinstance(child, Mapping) for child in _children(value))
+        return True
     return isinstance(value.get("last_epoch"), int) and not _SCHEDULER_MARKS.isdisjoint(value)
 
 
@@ -140,10 +142,11 @@ def scheduler(value: Mapping[Any, Value], place: Place, depth: int = 0) -> Sched
     """
     if depth > MAX_NESTING:
         raise LimitError(f"{label(place)}: schedulers are nested more than {MAX_NESTING} deep")
-    fields = {name: item for name, item in value.items() if name != "_schedulers"}
+    nested = _children(value)
+    fields = {name: item for name, item in value.items() if name != "_schedulers" or not nested}
     children = tuple(
         scheduler(child, place / "_schedulers" / index, depth + 1)
-        for index, child in enumerate(_children(value))
+        for index, child in enumerate(nested)
     )
     return Scheduler(Fields(fields, place), children, label(place))
 
@@ -160,6 +163,12 @@ def _with_shapes(optimizer: Optimizer, document: Document) -> Optimizer:
         for key, slot in optimizer.slots.items()
     }
     return replace(optimizer, slots=slots)
+
+
+def count(value: Value) -> int | None:
+    """A number of steps, None where `value` is nothing of the kind."""
+    steps = number(value)
+    return int(steps) if steps is not None and math.isfinite(steps) else None
 
 
 def label(place: Place) -> str:
@@ -245,18 +254,20 @@ def _entries(value: Value) -> Iterator[tuple[Key, Value]]:
         yield value.name, value.state
 
 
-def _children(value: Mapping[Any, Value]) -> Sequence[Value]:
+def _children(value: Mapping[Any, Value]) -> Sequence[Mapping[Any, Value]]:
     children = value.get("_schedulers")
-    return children if _is_list(children) else ()
+    if not _is_list(children) or not all(isinstance(child, Mapping) for child in children):
+        return ()
+    return children
 
 
-def _descendants(value: Mapping[Any, Value]) -> Iterator[Value]:
+def _descendants(value: Mapping[Any, Value]) -> Iterator[Mapping[Any, Value]]:
     """The schedulers nested in `value`, however deep, each once."""
     seen: set[int] = set()
     todo = list(_children(value))
     while todo:
         child = todo.pop()
-        if id(child) not in seen and isinstance(child, Mapping):
+        if id(child) not in seen:
             seen.add(id(child))
             yield child
             todo.extend(_children(child))
