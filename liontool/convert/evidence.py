@@ -92,8 +92,8 @@ def evidence(
 
 
 def _has_moments(slot: Slot) -> bool:
-    first, second = slot.state.get(MOMENT), second_moment(slot)
-    return isinstance(first, TensorRef) and isinstance(second, TensorRef) and first.numel > 0
+    moments = (slot.state.get(MOMENT), second_moment(slot))
+    return all(isinstance(item, TensorRef) and item.numel > 0 for item in moments)
 
 
 @dataclass
@@ -108,19 +108,27 @@ class _Sums:
     phi: float = 0.0
 
     def add(self, first: Array, second: Array, biases: tuple[float, float], eps: float) -> None:
-        """Take in a block of both moments."""
+        """Take in a block of both moments.
+
+        In the block's own precision, with sums in double from block to block.
+        """
         import numpy as np
 
-        moves = second > 0
-        root = np.sqrt(second[moves] / biases[1], dtype=np.float64)
-        update = first[moves] / biases[0] / (root + eps)
-        squares = update * update
         self.elements += len(first)
-        self.moving += len(root)
-        self.stale += len(first) - int(np.count_nonzero(squares >= STALE**2))
+        moves = second > 0
+        if not moves.all():
+            first, second = first[moves], second[moves]
+        root = np.sqrt(second)
+        root /= sqrt(biases[1])
+        inverse = 1 / (root + eps)
+        self.phi += float(np.dot(root, inverse))
+        inverse *= first
+        inverse /= biases[0]
+        squares = np.square(inverse, out=inverse)
+        self.moving += len(squares)
+        self.stale += len(moves) - int(np.count_nonzero(squares >= STALE**2))
         self.square += float(squares.sum())
-        self.fourth += float((squares * squares).sum())
-        self.phi += float((root / (root + eps)).sum())
+        self.fourth += float(np.dot(squares, squares))
 
 
 def _evidence(
