@@ -15,7 +15,7 @@ install = $(PIP) -qq $(1) || $(PIP) $(1)
 # A constraint in the environment also binds the isolated environment that pip builds liontool in.
 export PIP_CONSTRAINT := constraints.txt
 # Two threads of BLAS on two cores fight with each other, and sums depend on their number.
-export OMP_NUM_THREADS := 1
+unit interop docs: export OMP_NUM_THREADS := 1
 
 .PHONY: test demo lint format docs bench unit interop clean
 
