@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import lion_pytorch
 import pytest
 import torch
 
 import liontool
 from liontool.optim import Lion, LionSF
 from support import trainer_runs
-from support.runs import all_finite, same_bits, worst_ratio_error
+from support.runs import all_finite, convert_by_command, same_bits, worst_ratio_error
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
@@ -48,9 +49,10 @@ def converted(adamw, tmp_path):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_resumed_under_lion(converted, schedule):
+def test_resumed_under_lion(adamw, tmp_path, schedule):
     """Steps go on, lr is the control's / ratio, weights and momenta are the same bits."""
-    output, control = converted(schedule)
+    checkpoint, control = adamw(schedule)
+    output = convert_by_command(checkpoint, tmp_path / "lion-checkpoint-6", RATIO)
     resumed = trainer_runs.resume(output, Lion, **SCHEDULES[schedule])
     assert (resumed.first_step, resumed.last_step) == (SAVED_AT, STEPS)
     assert worst_ratio_error(control.rates[SAVED_AT:], resumed.rates, RATIO) < 1e-12
@@ -93,6 +95,46 @@ def test_files_load_with_weights_only(converted):
     optimizer = torch.load(output / "optimizer.pt", weights_only=True, mmap=True)
     assert set(optimizer) == {"state", "param_groups"}
     assert "base_lrs" in torch.load(output / "scheduler.pt", weights_only=True)
+
+
+def test_resumed_under_another_lion(converted):
+    """lion-pytorch's Lion goes on too, from a scaled momentum."""
+    output, control = converted("linear", package="lion-pytorch")
+    resumed = trainer_runs.resume(output, lion_pytorch.Lion, **SCHEDULES["linear"])
+    assert worst_ratio_error(control.rates[SAVED_AT:], resumed.rates, RATIO) < 1e-12
+    assert resumed.momenta.keys() == control.momenta.keys()
+    assert all_finite(resumed.losses)
+
+
+def test_resumed_with_the_users_own_optimizer(converted):
+    """`optimizers=(Lion(groups), None)` resumes as well, with Trainer's own two groups."""
+    output, control = converted("cosine")
+    model = trainer_runs.tiny_model(1)
+    decay = set(trainer_runs.Trainer.get_decay_parameter_names(None, model))
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n in decay]},
+        {"params": [p for n, p in model.named_parameters() if n not in decay]},
+    ]
+    recorder = trainer_runs.Recorder(SAVED_AT)
+    trainer_runs.Trainer(
+        model,
+        trainer_runs.arguments(output.parent / "resumed", **SCHEDULES["cosine"]),
+        train_dataset=trainer_runs.dataset(),
+        callbacks=[recorder],
+        optimizers=(Lion(groups, lr=LR), None),
+    ).train(resume_from_checkpoint=str(output))
+    error = worst_ratio_error(control.rates[SAVED_AT:], recorder.seen.rates, RATIO)
+    assert error < 1e-12
+    assert same_bits(control.momenta, recorder.seen.momenta)
+
+
+def test_trainer_loads_neither_file_without_both(converted):
+    """Why a folder without scheduler.pt is refused: its optimizer would be forgotten in silence."""
+    output, _ = converted("linear")
+    (output / "scheduler.pt").unlink()
+    resumed = trainer_runs.resume(output, Lion, **SCHEDULES["linear"])
+    assert resumed.first_step == SAVED_AT
+    assert resumed.momenta == {}
 
 
 def test_unconverted_scheduler_would_be_caught(converted, adamw):

@@ -11,7 +11,7 @@ import torch
 import liontool
 from liontool.optim import Lion, LionSF
 from support import lightning_runs
-from support.runs import all_finite, same_bits, worst_ratio_error
+from support.runs import all_finite, convert_by_command, same_bits, worst_ratio_error
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
@@ -47,9 +47,10 @@ def converted(adamw, tmp_path):
 
 
 @pytest.mark.parametrize("schedule", lightning_runs.SCHEDULES)
-def test_resumed_under_lion(converted, schedule):
+def test_resumed_under_lion(adamw, tmp_path, schedule):
     """Steps go on, lr is the control's / ratio, weights and momenta are the same bits."""
-    output, control = converted(schedule)
+    checkpoint, control = adamw(schedule)
+    output = convert_by_command(checkpoint, tmp_path / "adamw.lion.ckpt", RATIO)
     resumed = lightning_runs.resume(output, Lion, schedule)
     assert (resumed.first_step, resumed.last_step) == (SAVED_AT, STEPS)
     assert worst_ratio_error(control.rates[SAVED_AT:], resumed.rates, RATIO) < 1e-12
@@ -117,6 +118,24 @@ def test_resumed_under_lion_sf(converted, schedule):
     assert worst_ratio_error(held, resumed.rates, RATIO) < 1e-12
     assert same_bits(control.momenta, resumed.momenta)
     assert all_finite(resumed.losses)
+
+
+def test_pasted_code_resumes(adamw, tmp_path):
+    """The text that the command prints is right: optimizer, groups, and the call of fit."""
+    checkpoint, control = adamw("cosine")
+    output = tmp_path / "adamw.lion.ckpt"
+    (text,) = liontool.convert_checkpoint(checkpoint, output=output, lr_ratio=RATIO).script
+    net = lightning_runs.Net(None, lightning_runs.cosine, 1)
+    code = text.replace("...  # return", "return make(self, optimizer)  # return")
+    code = code.replace("(param_groups,", "(groups(self),")
+    names = {"groups": lightning_runs.groups, "make": lightning_runs.with_schedule, "model": net}
+    recorder, names["trainer"] = lightning_runs.trainer(tmp_path / "resumed")
+    head, fit = code.split("trainer.fit(model, ")
+    exec(head, names)
+    net.configure_optimizers = names["configure_optimizers"].__get__(net)
+    exec(f"trainer.fit(model, data, {fit}", names | {"data": lightning_runs.data()})
+    error = worst_ratio_error(control.rates[SAVED_AT:], recorder.seen.rates, RATIO)
+    assert error < 1e-12
 
 
 @pytest.fixture

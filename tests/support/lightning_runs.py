@@ -61,21 +61,27 @@ class Net(lightning.LightningModule):
         self.body = torch.nn.Sequential(
             torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
         )
-        self._make, self._schedule = make, schedule
+        self._make, self.schedule = make, schedule
 
     def training_step(self, batch, index):
         inputs, targets = batch
         return torch.nn.functional.mse_loss(self.body(inputs), targets)
 
     def configure_optimizers(self):
-        first, last = self.body[0], self.body[2]
-        optimizer = self._make(
-            [{"params": first.parameters()}, {"params": last.parameters(), "weight_decay": 0.0}]
-        )
-        if self._schedule is None:
-            return optimizer
-        schedule = {"scheduler": self._schedule(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        optimizer = self._make(groups(self))
+        return optimizer if self.schedule is None else with_schedule(self, optimizer)
+
+
+def groups(net: Net) -> list[dict[str, Any]]:
+    """With and without weight decay."""
+    first, last = net.body[0], net.body[2]
+    return [{"params": first.parameters()}, {"params": last.parameters(), "weight_decay": 0.0}]
+
+
+def with_schedule(net: Net, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What `configure_optimizers` returns for a schedule by steps."""
+    schedule = {"scheduler": net.schedule(optimizer), "interval": "step"}
+    return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 class Recorder(lightning.Callback):
@@ -99,15 +105,17 @@ class Recorder(lightning.Callback):
             self.seen.moment(module, trainer.optimizers[0])
 
 
-def fit(folder: Path, net: Net, checkpoint: Path | None = None, **options: Any) -> Recording:
-    """Train to STEPS, from the start or from a checkpoint, and save at SAVED_AT."""
+def data() -> DataLoader:
     generator = torch.Generator().manual_seed(0)
-    data = TensorDataset(
-        torch.randn(200, 4, generator=generator), torch.randn(200, 2, generator=generator)
-    )
+    inputs, targets = (torch.randn(200, n, generator=generator) for n in (4, 2))
+    return DataLoader(TensorDataset(inputs, targets), batch_size=4)
+
+
+def trainer(folder: Path) -> tuple[Recorder, lightning.Trainer]:
+    """A trainer that goes to STEPS and saves at SAVED_AT."""
     recorder = Recorder()
     saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=SAVED_AT, save_top_k=-1)
-    trainer = lightning.Trainer(
+    return recorder, lightning.Trainer(
         max_steps=STEPS,
         accelerator="cpu",
         devices=1,
@@ -116,8 +124,13 @@ def fit(folder: Path, net: Net, checkpoint: Path | None = None, **options: Any) 
         enable_model_summary=False,
         callbacks=[recorder, saver],
     )
+
+
+def fit(folder: Path, net: Net, checkpoint: Path | None = None, **options: Any) -> Recording:
+    """Train to STEPS, from the start or from a checkpoint."""
+    recorder, runner = trainer(folder)
     path = None if checkpoint is None else str(checkpoint)
-    trainer.fit(net, DataLoader(data, batch_size=4), ckpt_path=path, **options)
+    runner.fit(net, data(), ckpt_path=path, **options)
     return recorder.seen
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -55,6 +58,13 @@ class Recording:
             {key: value for key, value in group.items() if key != "params"}
             for group in optimizer.param_groups
         ]
+
+
+def convert_by_command(source: Path, output: Path, ratio: float) -> Path:
+    """`liontool convert`, in a process of its own that knows nothing of the run."""
+    command = [sys.executable, "-m", "liontool", "convert", str(source), "-o", str(output)]
+    subprocess.run([*command, "--lr-ratio", str(ratio)], check=True, capture_output=True)
+    return output
 
 
 def same_bits(left: Tensors, right: Tensors) -> bool:
