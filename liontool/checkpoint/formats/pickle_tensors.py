@@ -242,42 +242,49 @@ def _numpy_layout(dtype: Node) -> str | None:
 
 def bytes_of(node: Node) -> bytes | None:
     """Bytes in any spelling: as such, or as protocols 0 to 2 write them, encoded from text."""
+    if isinstance(node, Call) and class_of(node) in _BYTES:
+        arguments = arguments_of(node)
+        if not arguments:
+            return b""
+        if len(arguments) == 1 and type(arguments[0]) in (Call, Atom):
+            return _encoded(arguments[0])
+    return _encoded(node)
+
+
+def _encoded(node: Node) -> bytes | None:
+    """Bytes, or text with its encoding: `_codecs.encode(text, "latin1")`, `bytearray(text, ...)`."""
     if isinstance(node, Atom):
         return node.value if isinstance(node.value, bytes) else None
-    if not isinstance(node, Call):
+    if not isinstance(node, Call) or class_of(node) not in _ENCODERS:
         return None
-    name = class_of(node)
-    arguments = _spelled_out(arguments_of(node))
-    if arguments is None:
-        return None
-    if name in _BYTES and not arguments:
-        return b""
-    if name in _BYTES and len(arguments) == 1 and isinstance(arguments[0], bytes):
-        return arguments[0]
-    spelled = name == "_codecs.encode" or name in _BYTES
-    if not spelled or len(arguments) != 2 or not isinstance(arguments[0], str):
-        return None
-    if arguments[1] not in ("latin1", "latin-1"):
+    arguments = _spelled_out(node)
+    if arguments is None or len(arguments) != 2 or arguments[1] not in ("latin1", "latin-1"):
         return None
     try:
-        return arguments[0].encode("latin-1")
+        return arguments[0].encode("latin-1") if isinstance(arguments[0], str) else None
     except UnicodeEncodeError:
         return None
 
 
-def _spelled_out(nodes: Sequence[Node]) -> list[Any] | None:
+def _spelled_out(call: Call) -> list[Any] | None:
     """Values of arguments; None if they are no atoms, or long ones that many calls could share."""
     values: list[Any] = []
-    for node in nodes:
+    all_shared = type(call.items[1]) is Ref
+    for node in arguments_of(call):
         atom = resolve(node)
         if not isinstance(atom, Atom):
             return None
-        if type(node) is Ref and isinstance(atom.value, (str, bytes)) and len(atom.value) > 64:
+        shared = all_shared or type(node) is Ref
+        if shared and isinstance(atom.value, (str, bytes)) and len(atom.value) > _SHORT:
             return None
         values.append(atom.value)
     return values
 
 
+_SHORT = 64
+
+
 _BYTES = frozenset(
     f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")
 )
+_ENCODERS = _BYTES | {"_codecs.encode"}
