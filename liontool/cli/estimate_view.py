@@ -75,5 +75,5 @@ def _weights(group: Mapping[str, Any]) -> Iterator[str]:
     yield wording.share(group["outside_box"])
 
 
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if isfinite(value) else wording.NOTHING
+def _number(value: float | None, digits: int) -> str:
+    return wording.NOTHING if value is None else f"{value:.{digits}f}"

@@ -64,7 +64,8 @@ class TensorEvidence:
     @property
     def is_sparse(self) -> bool:
         """Whether too many elements are still for the formula to hold."""
-        return self.kurtosis > _MOST_KURTOSIS or self.stale > _MOST_STALE
+        still = self.kurtosis > _MOST_KURTOSIS or self.stale > _MOST_STALE
+        return still and isfinite(self.update_rms)
 
     @property
     def is_young(self) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import inf, isfinite, nan, sqrt
+from math import isfinite, sqrt
 
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.learning_rates import number
@@ -47,7 +47,7 @@ class GroupEvidence:
 
     Attributes:
         index: Position of the group.
-        elements: Elements in all its tensors.
+        elements: Elements in all its tensors. Without any that count, averages are None.
         update_rms: Root mean square of AdamW's update.
         persistence: s, in the root mean square.
         step_ratio: k_step, the ratio that would match the size of a single step.
@@ -64,14 +64,14 @@ class GroupEvidence:
 
     index: int
     elements: int
-    update_rms: float
-    persistence: float
-    step_ratio: float
-    ratio: float
-    spread_ratio: float
-    stale: float
-    zero: float
-    kurtosis: float
+    update_rms: float | None
+    persistence: float | None
+    step_ratio: float | None
+    ratio: float | None
+    spread_ratio: float | None
+    stale: float | None
+    zero: float | None
+    kurtosis: float | None
     weight_growth: float | None
     settling_steps: float | None
     outside_box: float | None
@@ -187,17 +187,20 @@ def _offer(betas: tuple[float, float], to: str) -> str:
 # --- averages -----------------------------------------------------------------------------------
 
 
-def _mean(items: Iterable[TensorEvidence], name: str) -> float:
+def _mean(items: list[TensorEvidence], name: str) -> float:
     """Mean of a field over elements."""
-    items = list(items)
     total = sum(item.elements for item in items)
-    return sum(getattr(item, name) * item.elements for item in items) / total if total else nan
+    return float(sum(getattr(item, name) * item.elements for item in items)) / total
 
 
-def _rms(items: Iterable[TensorEvidence]) -> float:
-    items = list(items)
+def _rms(items: list[TensorEvidence]) -> float:
     total = sum(item.moving for item in items)
-    return sqrt(sum(item.update_rms**2 * item.moving for item in items) / total) if total else nan
+    return sqrt(sum(item.update_rms**2 * item.moving for item in items) / total)
+
+
+def _persistence(items: list[TensorEvidence]) -> float:
+    total = sum(item.elements for item in items)
+    return sqrt(sum(item.persistence**2 * item.elements for item in items) / total)
 
 
 def _group(
@@ -210,8 +213,7 @@ def _group(
 ) -> GroupEvidence:
     group = optimizer.groups[index]
     counting = [item for item in items if item.counts]
-    total = sum(item.elements for item in counting)
-    rms = _rms(counting)
+    rms = _rms(counting) if counting else None
     lr = number(group.fields.get("lr")) or 0.0
     decay = number(group.fields.get("weight_decay")) or 0.0
     rate = lr * decay
@@ -221,17 +223,13 @@ def _group(
         index=index,
         elements=sum(item.elements for item in items),
         update_rms=rms,
-        persistence=(
-            sqrt(sum(item.persistence**2 * item.elements for item in counting) / total)
-            if total
-            else nan
-        ),
-        step_ratio=1 / rms if rms > 0 else inf,
-        ratio=_mean(counting, "ratio"),
-        spread_ratio=_mean(counting, "spread_ratio"),
-        stale=_mean(items, "stale"),
-        zero=_mean(items, "zero"),
-        kurtosis=max((item.kurtosis for item in items), default=nan),
+        persistence=_persistence(counting) if counting else None,
+        step_ratio=1 / rms if rms else None,
+        ratio=_mean(counting, "ratio") if counting else None,
+        spread_ratio=_mean(counting, "spread_ratio") if counting else None,
+        stale=_mean(items, "stale") if items else None,
+        zero=_mean(items, "zero") if items else None,
+        kurtosis=max((item.kurtosis for item in items if isfinite(item.kurtosis)), default=None),
         weight_growth=growth if rate > 0 else None,
         settling_steps=1 / (2 * rate) if rate > 0 else None,
         outside_box=_outside(known, 1 / (decay * ratio)) if decay > 0 and known else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,10 @@ def test_pure_noise(gaussian):
     assert found.command == f"--lr-ratio {found.ratio}"
     assert float(found.command.split()[1]) == found.ratio
     assert str(found) == f"{found.ratio:.1f}, likely {found.low:.1f} to {found.high:.1f}"
+    assert (
+        found.advice
+        == f"smaller ratios, down to half of it ({found.ratio / 2:.2g}), often end lower"
+    )
     assert found.sparse == ()
     assert found.warnings == ()
 
@@ -116,6 +121,16 @@ def test_no_state():
         estimate(Optimizer("", (ParamGroup(Fields({}), ()),), {}))
 
 
+def test_group_without_state(gaussian):
+    """A group without state has no evidence, and nothing in an estimate is NaN."""
+    optimizer = gaussian(0.0, shape=(64, 64))
+    empty = replace(optimizer.groups[0], params=())
+    found = estimate(replace(optimizer, groups=(*optimizer.groups, empty)))
+    assert found.groups[1].elements == 0
+    assert (found.groups[1].ratio, found.groups[1].kurtosis) == (None, None)
+    json.dumps(asdict(found), allow_nan=False)
+
+
 def test_sparse_tensors(gaussian):
     """Rows that are rarely alive flag their tensor, which stays out of the average."""
     dense = gaussian(0.05, shape=(400, 50))
@@ -181,6 +196,7 @@ def test_nonfinite_tensor_is_left_out(gaussian):
     found = estimate(replace(optimizer, slots={**optimizer.slots, 1: replace(slot, state=state)}))
     assert [notice.id for notice in found.warnings] == ["nonfinite"]
     assert np.isfinite(found.ratio)
+    json.dumps(asdict(found), allow_nan=False)
 
 
 def test_weights(gaussian):
