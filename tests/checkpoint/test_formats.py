@@ -166,7 +166,7 @@ def test_unpacked_data_pkl(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(torch_bytes())) as file:
         (tmp_path / "data.pkl").write_bytes(file.read("archive/data.pkl"))
     document = formats.open_document(tmp_path / "data.pkl")
-    with pytest.raises(FormatError, match="outside of it; .*give the packed file"):
+    with pytest.raises(FormatError, match=r"outside of it; .*give the packed file"):
         document.tree["a"]
 
 
@@ -177,7 +177,7 @@ def test_read_only(tmp_path: Path, text: bytes) -> None:
     path.write_bytes(text)
     document = formats.open_document(path)
     edits = [Replace(Place("", ("a",)), 2)]
-    with pytest.raises(LayoutError, match="files of kind '(json|pickle)' are only read"):
+    with pytest.raises(LayoutError, match=r"files of kind '(json|pickle)' are only read"):
         formats.rewrite(document, edits, scan=[], provenance=None)
 
 
@@ -224,8 +224,21 @@ def test_random_bytes(tmp_path: Path) -> None:
 
     numbers = random.Random(11)
     path = tmp_path / "a"
-    marks = [b"", b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x80\x04\x95", b"{", b"[", bytes(8) + b"{"]
-    marks += [torch_bytes()[:64], b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"L1195470371460388013333"]
+    marks = [
+        b"",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"\x80\x02",
+        b"\x80\x04\x95",
+        b"{",
+        b"[",
+        bytes(8) + b"{",
+    ]
+    marks += [
+        torch_bytes()[:64],
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
+        b"L1195470371460388013333",
+    ]
     for _ in range(400):
         path.write_bytes(numbers.choice(marks) + numbers.randbytes(numbers.randrange(300)))
         try:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from support.torch_files import KINDS, assert_same, opcodes, rewritten
 
 from liontool.checkpoint import formats, values
 from liontool.checkpoint.document import Delete, Insert, Place, Replace, TensorRef, tensors
 from liontool.checkpoint.formats import torch_legacy
 from liontool.errors import FormatError, LiontoolError, RefusedError
+from support.torch_files import KINDS, assert_same, opcodes, rewritten
 
 MAGIC = 0x1950A86A20F9469CFC6C
 SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
@@ -39,7 +39,7 @@ def pickles(path: Path) -> list[list[tuple[str, Any]]]:
 @pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize("kind", LOADABLE)
 def test_unedited(tmp_path: Path, kind: str, protocol: int) -> None:
-    """A file that is read and written has the same opcodes, and torch the same objects with the same aliases."""
+    """Read and written, a file has the same opcodes, and for torch the same objects and aliases."""
     source = saved(KINDS[kind](), tmp_path / "a.pt", pickle_protocol=protocol)
     copy = rewritten(formats.open_document(source), tmp_path / "b.pt")
     assert pickles(copy) == pickles(source)
@@ -150,7 +150,7 @@ def views_file(path: Path) -> Path:
 
 
 def test_view_metadata(tmp_path: Path) -> None:
-    """Views of storages, as old torch had them, show the right part and survive without their root."""
+    """Views of storages, as old torch had them, show the right part, also without their root."""
     document = formats.open_document(views_file(tmp_path / "a.pt"))
     view = document.tree["view"]
     assert struct.unpack("<3f", values.read(view)) == (2, 3, 4)
@@ -226,9 +226,15 @@ def test_several_objects(tmp_path: Path) -> None:
 
 
 def test_mutations(tmp_path: Path) -> None:
-    """Files with random bytes changed are refused, or all they hold can be read and written again."""
-    value = {"state": {0: {"exp_avg": torch.ones(2, 3), "step": torch.tensor(3.0)}}, "lr": [0.1, "x"]}
-    sources = [saved(value, tmp_path / "a.pt").read_bytes(), views_file(tmp_path / "a.pt").read_bytes()]
+    """Files with random bytes changed are refused, or all they hold is read, and written again."""
+    value = {
+        "state": {0: {"exp_avg": torch.ones(2, 3), "step": torch.tensor(3.0)}},
+        "lr": [0.1, "x"],
+    }
+    sources = [
+        saved(value, tmp_path / "a.pt").read_bytes(),
+        views_file(tmp_path / "a.pt").read_bytes(),
+    ]
     numbers = random.Random(5)
     path, outcomes = tmp_path / "b.pt", {"read": 0, "refused": 0}
     for round_ in range(500):

@@ -16,6 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from liontool.checkpoint import formats, values
+from liontool.checkpoint.document import (
+    Delete,
+    Insert,
+    Place,
+    Replace,
+    TensorRef,
+    tensors,
+)
+from liontool.errors import FormatError, LiontoolError, RefusedError
 from support.torch_files import (
     FILE_DTYPES,
     KINDS,
@@ -25,18 +36,6 @@ from support.torch_files import (
     rewritten,
     write,
 )
-
-from liontool.checkpoint import formats, values
-from liontool.checkpoint.document import (
-    Computed,
-    Delete,
-    Insert,
-    Place,
-    Replace,
-    TensorRef,
-    tensors,
-)
-from liontool.errors import FormatError, LiontoolError, RefusedError
 
 
 def computed(*numbers: float, dtype: str = "float32", label: str = "") -> TensorRef:
@@ -65,7 +64,7 @@ def assert_clean(path: Path) -> None:
 @pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_unedited(tmp_path: Path, kind: str, protocol: int) -> None:
-    """A file that is read and written has the same opcodes, and torch the same objects with the same aliases."""
+    """Read and written, a file has the same opcodes, and for torch the same objects and aliases."""
     source = saved(KINDS[kind](), tmp_path / "a.pt", pickle_protocol=protocol)
     copy = rewritten(formats.open_document(source), tmp_path / "b.pt")
     assert opcodes(pickle_of(copy)) == opcodes(pickle_of(source))
@@ -129,7 +128,7 @@ def edited(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
 
 
 def test_older_files(tmp_path: Path) -> None:
-    """Files without byteorder and the other new records, in a folder 'archive', are read and written."""
+    """Files without byteorder and other new records, in a folder 'archive', are read, written."""
 
     def grow_old(records: dict[str, bytes]) -> None:
         for name in (
@@ -168,7 +167,7 @@ def big_endian(path: Path, value: dict[str, torch.Tensor]) -> Path:
 
 
 def test_big_endian(tmp_path: Path) -> None:
-    """Values of a big-endian file read right; written again, also with new tensors, torch reads them right."""
+    """Values of a big-endian file read right; torch reads them again, new tensors included."""
     value = {
         name: torch.arange(1, 7).to(getattr(torch, name))
         for name in ("float32", "bfloat16", "int64", "complex64", "float64", "uint8")
@@ -208,7 +207,7 @@ def test_big_endian_scan(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("offsets_checked")
 def test_second_moments_dropped(tmp_path: Path) -> None:
-    """What no tensor uses any more is gone, what stays is byte for byte the same, for torch in every mode."""
+    """What no tensor uses any more is gone, what stays is the same for torch in every mode."""
     value = KINDS["adamw"]()
     document = formats.open_document(saved(value, tmp_path / "a.pt"))
     edits = [
@@ -324,7 +323,7 @@ def test_crcs_are_computed_where_torch_left_them_out(tmp_path: Path) -> None:
 
 
 def test_crc_is_reused(tmp_path: Path) -> None:
-    """A storage with a CRC is copied without a look at its bytes: a wrong CRC comes out as it was."""
+    """A storage with a CRC is copied unseen: a wrong CRC comes out as it was."""
     source = saved({"a": torch.arange(100.0)}, tmp_path / "a.pt")
     raw = bytearray(source.read_bytes())
     raw[raw.index(struct.pack("<f", 99.0))] ^= 1
@@ -447,7 +446,8 @@ def test_damaged_pickle(tmp_path: Path) -> None:
 
 def test_persistent_id_of_no_storage(tmp_path: Path) -> None:
     """A tensor on something else than a storage is refused."""
-    tensor = b"ctorch._utils\n_rebuild_tensor\n((X\x01\x00\x00\x00xctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQK\x00K\x01\x85K\x01\x85tR."
+    pid = b"(X\x01\x00\x00\x00xctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor\n(" + pid + b"K\x00K\x01\x85K\x01\x85tR."
     path = with_record(
         saved([torch.ones(1)], tmp_path / "a.pt"), "a/data.pkl", b"\x80\x02" + tensor
     )
@@ -456,7 +456,7 @@ def test_persistent_id_of_no_storage(tmp_path: Path) -> None:
 
 
 def test_mutations(tmp_path: Path) -> None:
-    """Files with random bytes changed are refused, or all they hold can be read, and written to be read again."""
+    """Files with random bytes changed are refused, or all they hold is read, and written again."""
     value = {
         "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3)}},
         "lr": [0.1, "x"],
@@ -492,7 +492,7 @@ def _outcome(path: Path, copy: Path) -> str:
         rewritten(document, copy)
         list(tensors(formats.open_document(copy).tree))
     except LiontoolError as error:
-        assert "\n" not in str(error)
+        assert "\n" not in str(error), "one line"  # noqa: PT017
         return "refused"
     return "read"
 

@@ -1,4 +1,4 @@
-"""Zip records: what torch writes is read, laid out again to the byte, and nothing else is believed."""
+"""Zip records: what torch writes is read and laid out again, and nothing else is believed."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_cut_at_every_length(archive: Path) -> None:
 
 @pytest.mark.parametrize("zip64", [False, True])
 def test_mutations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zip64: bool) -> None:
-    """A file with random bytes changed is refused, or its records lie inside it, apart from each other."""
+    """With random bytes changed a file is refused, or its records lie inside it without overlap."""
     if zip64:
         monkeypatch.setattr(zip_records, "ZIP32_MAX", 100)
     raw = written(tmp_path / "a.pt", CONTENTS).read_bytes()
@@ -268,7 +268,7 @@ def test_mutations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zip64: bool)
         try:
             records = read_records(path)
         except LiontoolError as error:
-            assert "\n" not in str(error)
+            assert "\n" not in str(error), "one line"  # noqa: PT017
             refused += 1
             continue
         spans = sorted((r.span.offset, r.span.length) for r in records.values())

@@ -19,10 +19,10 @@ import torch
 from liontool.checkpoint import copying, formats
 from liontool.checkpoint.document import Document, Edit, TensorRef
 
-FILE_DTYPES = (
-    "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 complex128 complex64 "
-    "int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool"
-).split()
+FILE_DTYPES = [
+    "float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex128",
+    "complex64", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool",
+]  # fmt: skip
 
 
 class Config:

@@ -46,7 +46,7 @@ _STRANGERS: tuple[tuple[int, bytes, str], ...] = (
     (
         257,
         b"ustar",
-        "is a tar file; torch before 0.1.10 saved so: load it with torch.load(..., weights_only=False) "
+        "is a tar file; torch before 0.1.10 saved so: load it with torch.load(weights_only=False) "
         "and torch.save it again; any other tar file must be unpacked first",
     ),
 )
@@ -120,7 +120,7 @@ def _opened_json(path: Path, name: str) -> Document:
 
 def _complaint(start: bytes, head: bytes) -> str:
     if start[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, likely an error or a login page that was saved instead of the checkpoint"
+        return "is a web page, an error or a login page that was saved in place of the checkpoint"
     if not head.strip(b"\0"):
         return "begins with zeros; the file was reserved on the disk, but never written"
     return "is no torch file, safetensors file, pickle or JSON; what wrote it?"
@@ -139,7 +139,7 @@ def rewrite(
         document: The file, from `open_document`.
         edits: Changes at Places of this document.
         scan: Tensors in which NaN or infinity stops the writing.
-        provenance: A record about this rewriting, kept where the format has room for one. None for none.
+        provenance: A record about this rewriting, for formats with room for one. None for none.
 
     Raises:
         LayoutError: Files of this kind are not written.

@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint folder (trainer_state.json, config.json), read with limits, never written."""
+"""JSON files of checkpoint folders, such as trainer_state.json; read with limits, never written."""
 
 from __future__ import annotations
 

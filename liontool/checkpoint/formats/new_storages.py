@@ -1,4 +1,4 @@
-"""Storages that an edit brings into a torch file: their keys, and their bytes in the file's byte order."""
+"""Storages that an edit brings into a torch file: their keys, and their bytes in its byte order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bare pickle files, such as the `.metadata` of a sharded checkpoint: one pickle, no storages. Only read."""
+"""Bare pickle files, such as the `.metadata` of a sharded checkpoint: no storages, only read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from liontool.errors import FormatError, LimitError
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether a file begins like a pickle. Protocols 0 and 1 begin like any text and are left alone."""
+    """Whether a file begins like a pickle. Protocols 0 and 1 begin like any text: never mind."""
     return head[:1] == b"\x80" and head[1:2] <= b"\x05"
 
 
@@ -21,7 +21,7 @@ def read_pickle(span: Span) -> bytes:
     """The bytes of a pickle, unless there are more than any honest one has."""
     if span.length > PickleLimits.BYTES:
         raise LimitError(
-            f"{span.file}: has a pickle of {span.length} bytes; at most {PickleLimits.BYTES} are read"
+            f"{span.file}: pickle of {span.length} bytes; at most {PickleLimits.BYTES} are read"
         )
     return read_span(span)
 

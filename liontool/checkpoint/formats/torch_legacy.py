@@ -1,8 +1,8 @@
 """The files of torch.save before 1.6, and of `_use_new_zipfile_serialization=False` since.
 
-One after the other: pickles of a magic number, a version, facts about the system, the object, and the keys
-of its storages; then for each key a count of elements (8 bytes) and the elements, both little-endian on every
-machine. The layout is that of torch/serialization.py (PyTorch, BSD licence).
+One after the other: pickles of a magic number, a version, facts about the system, the object, the
+keys of its storages; then for each key a count of elements (8 bytes) and the elements, both
+little-endian on every machine. The layout is that of torch/serialization.py (PyTorch, BSD licence).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_encode import storage_id
 from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import PickleLimits, parse, protocol_of
-from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
 from liontool.checkpoint.formats.pickle_tensors import item_size, persistent_values
+from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
 from liontool.checkpoint.formats.zip_records import read_span
 from liontool.errors import FormatError, LimitError
 
@@ -99,7 +99,7 @@ class TorchLegacyDocument:
         return found
 
     def _storage_of(self, pid: tuple[Value, ...]) -> Storage:
-        """The storage of an id: "storage", class, key, device, count, and None or (key, offset, count)."""
+        """The storage of "storage", class, key, device, count, and None or (key, offset, count)."""
         if len(pid) != 6 or pid[0] not in ("storage", b"storage"):
             raise FormatError(f"{self.path}: the pickle refers to something that is no storage")
         root = self._storages.get(pid[2])
@@ -117,8 +117,8 @@ class TorchLegacyDocument:
 class _Pickles:
     """The pickles at the start of a file, one after the other.
 
-    Their length is known only when they are read, and gigabytes of storages may follow: so a window is
-    read, and a wider one if the pickle does not end in it.
+    Their length is known only when they are read, and gigabytes of storages may follow. So a window
+    is read, and a wider one if the pickle does not end in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,7 +153,7 @@ class _Pickles:
 
 
 def _read_head(pickles: _Pickles) -> bool:
-    """Whether the machine that wrote the file was little-endian; the other facts must be as known."""
+    """Whether the machine that wrote the file was little-endian; the rest must be as known."""
     magic, version, system = (pickles.value(pickles.next()[0]) for _ in range(3))
     if magic != _MAGIC or version != _VERSION:
         raise FormatError(

@@ -1,7 +1,8 @@
 """The zip files of torch.save since 1.6: a pickle, and one record for each storage.
 
-`<archive>/data.pkl` names storages by key, `<archive>/data/<key>` holds their bytes, `<archive>/byteorder`
-says which way round. The layout is that of torch/serialization.py (PyTorch, BSD licence).
+`<archive>/data.pkl` names storages by key, `<archive>/data/<key>` holds their bytes,
+`<archive>/byteorder` says which way round. The layout is that of torch/serialization.py (PyTorch,
+BSD licence).
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class TorchZipDocument:
             gone.add(self._prefix + ".data/serialization_id")
         layout = [key for key in self._storages if data + key not in gone] + list(added.tensors)
         if layout != list(used) or layout[:1] not in ([], ["0"]):
-            # It promises that offsets can be computed from keys that are used in order, from "0" on.
+            # It promises offsets that can be computed from keys used in order, from "0" on.
             gone.add(self._prefix + ".format_version")
         last = max(i for i, name in enumerate(self._records) if name.startswith(data[:-1]))
         for i, name in enumerate(self._records):
@@ -202,7 +203,7 @@ def _archive_prefix(records: Mapping[str, Record], path: Path) -> str:
 
 
 def _byteorder(records: Mapping[str, Record], prefix: str, path: Path) -> str:
-    """What the file says of its byte order. Files before torch 2.1 do not, and are little-endian."""
+    """What the file says of its byte order; before torch 2.1 it says nothing, and is little."""
     if prefix + "byteorder" not in records:
         return "little"
     word = record_text(records, prefix + "byteorder")

@@ -1,8 +1,8 @@
-"""Zip files as torch writes them: uncompressed records, read by offset and laid out again as pieces.
+"""Zip files as torch writes them: uncompressed records, read by offset, laid out again as pieces.
 
-The layout follows the writer of PyTorch (caffe2/serialize/inline_container.cc over miniz, BSD licence): data
-aligned through an extra field `FB`, sizes and CRC-32 in a descriptor behind the data. torch computes
-offsets of storages from that layout, so it is kept to the byte.
+The layout follows PyTorch's writer (caffe2/serialize/inline_container.cc, BSD licence): data
+aligned through an extra field `FB`, sizes and CRC-32 in a descriptor behind the data. torch
+computes offsets of storages from that layout, so it is kept to the byte.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_DIRECTORY = 512 << 20
 MAX_NAME = 4096
 """Bytes of a record's name."""
 ZIP32_MAX = 0xFFFFFFFF
-"""From here on, sizes and offsets need the fields of zip64. (A name, so that tests can lower it.)"""
+"""From here on, sizes and offsets need the fields of zip64."""
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
@@ -230,7 +230,7 @@ def _safe_name(entry: _Entry, path: Path) -> str:
     """The record's name as text, unless it would lead out of a folder."""
     if not 0 < len(entry.name) <= MAX_NAME:
         raise LimitError(
-            f"{path}: a zip record has a name of {len(entry.name)} bytes; 1 to {MAX_NAME} are allowed"
+            f"{path}: a zip record has a name of {len(entry.name)} bytes; 1 to {MAX_NAME} are read"
         )
     try:
         name = entry.name.decode("utf-8" if entry.flags & _UTF8 else "cp437")
@@ -364,7 +364,7 @@ _DATE = 0x21
 
 
 def _local_header(line: _Line, alignment: int) -> bytes:
-    """A local header, padded so that the data behind it is aligned; sizes follow in the descriptor."""
+    """A local header, padded so that the data behind it is aligned; a descriptor has the sizes."""
     start = line.header + _LOCAL.size + len(line.name) + len(line.wide) + 4
     padding = -start % alignment
     extra = line.wide + struct.pack("<2sH", b"FB", padding) + b"Z" * padding
