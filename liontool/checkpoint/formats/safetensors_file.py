@@ -209,7 +209,7 @@ def _shape(shape: object, where: str) -> tuple[int, ...]:
     for n in shape:
         elements *= max(n, 1)
     if elements >= _MAX_ELEMENTS:
-        raise LimitError(f"{where} claims {elements:.3g} elements, more than any file can hold")
+        raise LimitError(f"{where} claims more elements than any file can hold")
     return tuple(shape)
 
 
