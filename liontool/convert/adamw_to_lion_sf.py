@@ -26,7 +26,7 @@ LionSF: https://github.com/govorunov/lion-sf (MIT).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,13 +45,6 @@ from liontool.convert.adamw_to_lion import adamw_to_lion
 from liontool.convert.change import Change
 from liontool.convert.report import Notice
 from liontool.convert.settings import Settings
-
-SETTING: Mapping[str, str] = {
-    "hf-trainer": 'TrainingArguments(lr_scheduler_type="constant"), and no warm-up',
-    "lightning": "return the optimizer without a scheduler from configure_optimizers()",
-    "plain": "make lr_lambda return 1, or take the scheduler out of the script",
-}
-"""What to change in the script where code computes the learning rate, by framework."""
 
 _HELD = ("base_lrs", "_last_lr", "max_lrs", "_init_lrs")
 

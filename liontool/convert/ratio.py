@@ -261,7 +261,7 @@ def _warnings(tensors: list[TensorEvidence], optimizer: Optimizer) -> Iterable[N
         yield Notice(
             "sparse",
             f"sparse, left out of the ratio: {_names(sparse)}; Lion will move these rows twice too "
-            "fast or more: give them a larger ratio or leave them to AdamW, and see zero_stale",
+            "fast or more: give them a larger ratio or leave them to AdamW, and see --zero-stale",
         )
     broken = [item for item in tensors if not isfinite(item.update_rms)]
     if broken:
