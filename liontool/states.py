@@ -108,7 +108,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "max_exp_avg_var", "buffer"),
     _layout("Lion (optimi)", "exp_avg kahan_comp",
             "beta1 beta2 weight_decay decouple_lr kahan_sum foreach triton", "group",
-            "gradient_release setup max_lr"),
+            "gradient_release setup max_lr betas"),
     _layout("Lion (pytorch-optimizer)", "exp_avg", "betas weight_decay weight_decouple fixed_decay",
             "exp_grad_adanorm",
             "step foreach maximize use_gc adanorm adanorm_r cautious r"),
@@ -211,7 +211,8 @@ class Lion:
         horizon: Whether it reads the horizon of its momentum from the group.
         maximize: Whether it reads `maximize` from the group.
         wants_step: Whether its state needs a `step`.
-        split_betas: Whether the group holds `beta1` and `beta2` instead of `betas`.
+        split_betas: Whether it reads `beta1` and `beta2` instead of `betas`, which is written all
+            the same: a scheduler that cycles momentum may ask for it.
         group: Further keys that its `step()` needs and neither constructor nor `__setstate__` puts
             back after a load, with the values that its constructor would have given them.
         decoupled: Group keys that make it decay by weight_decay * lr / (highest lr), where its

@@ -6,7 +6,7 @@ milestones) and metrics (`best`) are no learning rates and are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,17 +121,27 @@ def _scaled_fields(fields: Fields, names: Sequence[str], ratio: float) -> Fields
 
 
 def divided(value: Value, ratio: float) -> Value:
-    """`value` with every number in it divided by `ratio`; tensors keep dtype and shape.
+    """`value` with every number in it divided by `ratio`; see `changed`."""
+    return value if ratio == 1 else changed(value, lambda number: number / ratio)
 
-    Out of place: two entries that share one tensor are each divided once. What is no number, and
-    whatever a division does not change, comes back as the very same object.
+
+def multiplied(value: Value, factor: float) -> Value:
+    """`value` with every number in it multiplied by `factor`; see `changed`."""
+    return value if factor == 1 else changed(value, lambda number: number * factor)
+
+
+def changed(value: Value, change: Callable[[float], float]) -> Value:
+    """`value` with `change` made to every number but 0 in it; tensors keep dtype and shape.
+
+    Out of place: two entries that share one tensor are each changed once. What is no number comes
+    back as the very same object, and so does a sequence in which nothing changes.
     """
     if isinstance(value, TensorRef):
-        return _divided_tensor(value, ratio)
+        return _changed_tensor(value, change)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value if value == 0 or ratio == 1 else value / ratio
+        return change(value) if value else value
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        items = [divided(item, ratio) for item in value]
+        items = [changed(item, change) for item in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
         return tuple(items) if is_tuple(value) else items
@@ -143,16 +153,16 @@ def is_tuple(value: Sequence[Value]) -> bool:
     return isinstance(value, tuple) or getattr(value, "kind", None) == "tuple"
 
 
-def _divided_tensor(tensor: TensorRef, ratio: float) -> TensorRef:
+def _changed_tensor(tensor: TensorRef, change: Callable[[float], float]) -> TensorRef:
     from liontool.checkpoint import values
 
-    if ratio == 1 or not values.is_float(tensor.dtype):
+    if not values.is_float(tensor.dtype):
         return tensor
     if tensor.numel == 1:
         numbers = [float(values.scalar(tensor))]
     else:
         numbers = [float(number) for block in values.blocks(tensor) for number in block.ravel()]
-    return values.from_scalars(tensor.dtype, [number / ratio for number in numbers], tensor.shape)
+    return values.from_scalars(tensor.dtype, [change(number) for number in numbers], tensor.shape)
 
 
 def number(value: Value) -> float | None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from liontool.checkpoint.document import TensorRef, Value
 from liontool.checkpoint.learning_rates import (
-    divided,
+    multiplied,
     number,
     scale_group,
     scale_scheduler,
@@ -140,7 +140,7 @@ def _check_maximize(optimizer: Optimizer, settings: Settings) -> None:
 
 def _group(group: ParamGroup, optimizer: Optimizer, settings: Settings) -> ParamGroup:
     fields, lion = group.fields, settings.lion
-    changes: dict[str, Value] = {} if lion.split_betas else {"betas": settings.betas}
+    changes: dict[str, Value] = {"betas": settings.betas}
     if lion.split_betas:
         changes.update(beta1=settings.betas[0], beta2=settings.betas[1])
     changes.update(
@@ -161,8 +161,6 @@ def _group(group: ParamGroup, optimizer: Optimizer, settings: Settings) -> Param
     gone = set(ADAM_GROUP_KEYS) - changes.keys()
     if lion.maximize and fields.get("maximize"):
         gone.discard("maximize")
-    if lion.split_betas:
-        gone.add("betas")
     kept = scale_group(fields, settings.ratio).without(*gone)
     return replace(group, fields=kept.replaced(changes))
 
@@ -172,9 +170,9 @@ def _decay(fields: Fields, settings: Settings) -> Value:
     if settings.decay == "kept":
         return decay
     if settings.decay == "scaled":
-        return divided(decay, 1 / settings.ratio)
+        return multiplied(decay, settings.ratio)
     # AdamW decays by lr * wd; (lr / max_lr) * decay is the same with decay = max_lr * wd.
-    return divided(decay, 1 / peak) if (peak := _peak(fields)) else decay
+    return multiplied(decay, _peak(fields) or 1.0)
 
 
 def _decoupled_keys(fields: Fields, settings: Settings) -> dict[str, Value]:

@@ -81,14 +81,8 @@ def _missing(optimizer: Optimizer) -> Iterable[str]:
 
 def hints(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
     """What the user should know, or must do outside the file."""
-    for i, group in enumerate(optimizer.groups):
-        cycle = cycled_betas(group, optimizer.schedulers)
-        if cycle:
-            yield Notice(
-                "cycled-beta1",
-                f"group {i}: beta1 goes on cycling between {cycle[0]:g} and {cycle[1]:g}: the "
-                "scheduler sets it at every step, whatever is written",
-            )
+    if not settings.lion.split_betas:
+        yield from _cycled(optimizer)
     for text in notes(optimizer.schedulers):
         yield Notice("scheduler", text)
     if settings.decay == "decoupled":
@@ -96,6 +90,20 @@ def hints(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
     maximizes = any(group.fields.get("maximize") for group in optimizer.groups)
     if maximizes and not settings.lion.maximize:
         yield Notice("maximize", "maximize=True is dropped: turn the sign of the loss")
+
+
+def _cycled(optimizer: Optimizer) -> Iterable[Notice]:
+    cycles: dict[tuple[float, float], list[str]] = {}
+    for i, group in enumerate(optimizer.groups):
+        cycle = cycled_betas(group, optimizer.schedulers)
+        if cycle:
+            cycles.setdefault(cycle, []).append(str(i))
+    for (low, high), groups in cycles.items():
+        yield Notice(
+            "cycled-beta1",
+            f"group {', '.join(groups)}: beta1 goes on cycling between {low:g} and {high:g}: the "
+            "scheduler sets it at every step, whatever is written",
+        )
 
 
 def _decoupled_note(settings: Settings) -> str:

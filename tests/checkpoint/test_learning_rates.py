@@ -301,6 +301,12 @@ def test_tensors_keep_dtype_and_shape():
     assert learning_rates.divided(counter, 4.0) is counter
 
 
+def test_multiplied():
+    """Weight decay goes the other way, exactly."""
+    assert learning_rates.multiplied([0.07, 0, None], 3.0) == [0.07 * 3.0, 0, None]
+    assert tensor(learning_rates.multiplied(ref(torch.tensor(0.5)), 3.0)) == 1.5
+
+
 def test_tuples_stay_tuples():
     """What a loader saw as a tuple it sees as a tuple again; what does not change is the same."""
     assert learning_rates.divided((1.0, 2.0), 4.0) == (0.25, 0.5)
