@@ -108,7 +108,7 @@ def test_chosen_in_vain(path, found):
 
 def test_chosen_among_checkpoints():
     """A path does not choose between checkpoints."""
-    with pytest.raises(AmbiguousError, match="holds 1 checkpoint"):
+    with pytest.raises(AmbiguousError, match="the folder of a run"):
         find(FakeSource(files={"checkpoint-5/optimizer.pt": 0}, path="run"), None, ["x"])
 
 

@@ -132,8 +132,8 @@ def test_folder_of_checkpoints():
     del every["checkpoint-20/trainer_state.json"]
     with pytest.raises(
         AmbiguousError,
-        match=r"holds 3 checkpoints, newest first: checkpoint-20 \(unfinished\), checkpoint-10, "
-        r"checkpoint-5; name one: liontool convert run/checkpoint-10$",
+        match=r"the folder of a run; its checkpoints, newest first: checkpoint-20 \(unfinished\), "
+        r"checkpoint-10, checkpoint-5; name one: liontool convert run/checkpoint-10$",
     ):
         hf_trainer.find(FakeSource(files={**every, "trainer_state.json": {}}, path="run"))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_NEEDS = {"test_hf_trainer.py": "transformers", "test_lightning.py": "lightning"}
+_NEEDS = {
+    "test_hf_trainer.py": ("transformers", "accelerate", "lion_pytorch"),
+    "test_lightning.py": ("lightning",),
+}
 
-collect_ignore = [name for name, package in _NEEDS.items() if find_spec(package) is None]
+collect_ignore = [name for name, packages in _NEEDS.items() if None in map(find_spec, packages)]

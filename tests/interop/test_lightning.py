@@ -174,3 +174,19 @@ def test_class_needs_weights_only_false(config_class, tmp_path):
     liontool.convert_checkpoint(checkpoint, output=tmp_path / "x.ckpt", lr_ratio=RATIO)
     with pytest.raises(Exception, match="weights_only"):
         lightning_runs.resume(tmp_path / "x.ckpt", Lion, "cosine", hyper)
+
+
+def test_two_optimizers(tmp_path):
+    """Each optimizer goes on with its own schedule. Lightning counts the steps of both."""
+    control = lightning_runs.TwoNets(torch.optim.AdamW)
+    lightning_runs.trainer(tmp_path)[1].fit(control, lightning_runs.data())
+    checkpoint = next(tmp_path.glob("*.ckpt"))
+    report = liontool.convert_checkpoint(checkpoint, output=tmp_path / "lion.ckpt", lr_ratio=RATIO)
+    assert [len(one.schedulers_after) for one in report.optimizers] == [1, 1]
+    resumed = lightning_runs.TwoNets(Lion)
+    lightning_runs.trainer(tmp_path / "resumed")[1].fit(
+        resumed, lightning_runs.data(), ckpt_path=str(tmp_path / "lion.ckpt")
+    )
+    done = len(control.rates) - len(resumed.rates)
+    assert (report.step, done) == (SAVED_AT, SAVED_AT // 2)
+    assert worst_ratio_error(control.rates[done:], resumed.rates, RATIO) < 1e-12

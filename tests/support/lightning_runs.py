@@ -84,6 +84,33 @@ def with_schedule(net: Net, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
+class TwoNets(lightning.LightningModule):
+    """Two networks with an optimizer and a schedule each, stepped by hand; the schedules differ."""
+
+    def __init__(self, make: Callable[..., torch.optim.Optimizer]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.first, self.second = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
+        self._make = make
+        self.rates: list[list[float]] = []
+
+    def training_step(self, batch, index):
+        inputs, targets = batch
+        optimizers = self.optimizers()
+        self.rates.append([one.param_groups[0]["lr"] for one in optimizers])
+        nets = (self.first, self.second)
+        for net, optimizer, schedule in zip(nets, optimizers, self.lr_schedulers(), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(torch.nn.functional.mse_loss(net(inputs), targets))
+            optimizer.step()
+            schedule.step()
+
+    def configure_optimizers(self):
+        first = self._make(self.first.parameters(), lr=LR)
+        second = self._make(self.second.parameters(), lr=3 * LR)
+        return [first, second], [sequential(first), cosine(second)]
+
+
 class Recorder(lightning.Callback):
     """Notes the learning rates, and weights and momenta at SAVED_AT steps."""
 
@@ -99,7 +126,7 @@ class Recorder(lightning.Callback):
         self.seen.step(trainer.optimizers[0])
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        self.seen.losses.append(float(outputs["loss"]))
+        self.seen.losses += [float(loss) for loss in (outputs or {}).values()]
         self.seen.last_step = trainer.global_step
         if trainer.global_step == SAVED_AT:
             self.seen.moment(module, trainer.optimizers[0])

@@ -79,7 +79,7 @@ def _refuse_parent(source: Source, files: Collection[str]) -> None:
     )
     best = source.path / (finished or newest)[0]
     raise AmbiguousError(
-        f"{source.path}: holds {len(newest)} checkpoints, newest first: {listed}; "
+        f"{source.path}: is the folder of a run; its checkpoints, newest first: {listed}; "
         f"name one: liontool convert {shlex.quote(str(best))}"
     )
 
@@ -167,14 +167,17 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     """A Trainer that builds the Lion itself, and the call that resumes."""
     optimizer = checkpoint.optimizers[0]
     lines = [target.import_line, "", *_trainer(optimizer, target)]
-    lines += [f"trainer.train(resume_from_checkpoint={str(output)!r})", ""]
-    if target.constant_lr:
-        setting = 'TrainingArguments(lr_scheduler_type="constant", ...)'
-        return "\n".join([*lines, *resume_text.constant_lr_note(target, setting)])
-    return "\n".join([*lines, *_NOTE])
+    lines += [f"trainer.train(resume_from_checkpoint={str(output)!r})", "", *_FOLDER_NOTE]
+    setting = 'TrainingArguments(lr_scheduler_type="constant", ...)'
+    note = resume_text.constant_lr_note(target, setting) or _RATE_NOTE
+    return "\n".join([*lines, *note])
 
 
-_NOTE = (
+_FOLDER_NOTE = (
+    "# Give TrainingArguments a new output_dir: in the old one resume_from_checkpoint=True finds",
+    "# the checkpoints of AdamW again.",
+)
+_RATE_NOTE = (
     "# The learning rate of the checkpoint wins. In TrainingArguments leave learning_rate and",
     "# min_lr (in lr_scheduler_kwargs) both as they are, or divide both.",
 )

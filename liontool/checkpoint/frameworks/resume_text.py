@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from liontool.checkpoint.document import Value
 from liontool.checkpoint.frameworks.framework import Target
 from liontool.checkpoint.learning_rates import number
-from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup
+from liontool.checkpoint.model import Checkpoint, Optimizer
 
 
 def hyperparameters(optimizer: Optimizer) -> dict[str, str]:
     """Arguments of the constructor as source text; on load the file's values win."""
     fields = optimizer.groups[0].fields
-    numbers = {
-        "lr": _number_text(optimizer.groups[0], "initial_lr")
-        or _number_text(optimizer.groups[0], "lr"),
-        "betas": f"({', '.join(repr(beta) for beta in fields['betas'])})"
-        if "betas" in fields
-        else "",
-        "weight_decay": _number_text(optimizer.groups[0], "weight_decay"),
+    lr = "initial_lr" if "initial_lr" in fields else "lr"
+    pair = fields.get("betas")
+    betas = [_text(beta) for beta in pair] if isinstance(pair, Sequence) else []
+    texts = {
+        "lr": _text(fields.get(lr)),
+        "betas": f"({', '.join(betas)})" if all(betas) and betas else "",
+        "weight_decay": _text(fields.get("weight_decay")),
     }
-    return {name: text for name, text in numbers.items() if text}
+    return {name: text for name, text in texts.items() if text}
 
 
 def construct(optimizer: Optimizer, target: Target, params: str, name: str = "optimizer") -> str:
@@ -47,11 +49,12 @@ def state_file(checkpoint: Checkpoint, target: Target, output: Path) -> str:
 
 def constant_lr_note(target: Target, setting: str) -> list[str]:
     """The closing line for an optimizer that wants no schedule."""
-    return (
-        [f"# {target.name} wants a constant learning rate: {setting}"] if target.constant_lr else []
-    )
+    if not target.constant_lr:
+        return []
+    return [f"# {target.name} wants a constant learning rate: {setting}"]
 
 
-def _number_text(group: ParamGroup, name: str) -> str:
-    value = number(group.fields.get(name))
-    return "" if value is None else repr(value)
+def _text(value: Value) -> str:
+    """Six digits are enough to read, and the exact value is in the file."""
+    exact = number(value)
+    return "" if exact is None else f"{exact:.6g}"

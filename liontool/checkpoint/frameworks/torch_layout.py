@@ -78,8 +78,9 @@ def object_facts(document: Document, found: Found) -> dict[str, Any]:
 
 
 def class_names(tree: Value) -> tuple[str, ...]:
-    """The classes of all objects in the tree, sorted."""
-    return tuple(sorted({v.name for _, v in _nodes(tree) if isinstance(v, Opaque)}))
+    """The classes of all objects in the tree outside of optimizers' states, sorted."""
+    nodes = (value for _, value in _nodes(tree, is_leaf=is_optimizer))
+    return tuple(sorted({value.name for value in nodes if isinstance(value, Opaque)}))
 
 
 def _is_torch_constant(name: str) -> bool:
@@ -156,7 +157,8 @@ def _with_shapes(optimizer: Optimizer, document: Document) -> Optimizer:
     names = [slot.name for slot in optimizer.slots.values() if slot.name is not None]
     if not names:
         return optimizer
-    mappings = (value for _, value in _nodes(document.tree) if isinstance(value, Mapping))
+    nodes = (value for _, value in _nodes(document.tree, is_leaf=is_optimizer))
+    mappings = (value for value in nodes if isinstance(value, Mapping))
     known = weights_by_name(names, mappings)
     slots = {
         key: replace(slot, shape=known[slot.name].shape) if slot.name in known else slot
