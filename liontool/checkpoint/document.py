@@ -33,7 +33,7 @@ ITEM_SIZES: Mapping[str, int] = {
 """Bytes an element, by torch's name of the dtype without `torch.`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """A range of bytes of a file on disk."""
 
@@ -42,7 +42,7 @@ class Span:
     length: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Storage:
     """A run of elements in a file; several tensors may look into one. Compared by identity.
 
@@ -59,7 +59,7 @@ class Storage:
     label: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """A tensor's elements lie in a storage; `stride` and `offset` count elements."""
 
@@ -68,14 +68,14 @@ class Stored:
     offset: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Computed:
     """A tensor's elements are made block by block: contiguous, little-endian, `nbytes` in all."""
 
     blocks: Callable[[], Iterator[bytes | memoryview]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class TensorRef:
     """A tensor that nobody has loaded. Compared by identity.
 

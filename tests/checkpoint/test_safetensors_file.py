@@ -234,7 +234,8 @@ HEADERS: dict[str, tuple[object, type[LiontoolError], str]] = {
     "shape bool": ({"a": {**F32, "shape": [2, True]}}, FormatError, "sizes from 0 upwards"),
     "shape null": ({"a": {**F32, "shape": None}}, FormatError, "sizes from 0 upwards"),
     "shape wrong": ({"a": {**F32, "shape": [3]}}, FormatError, r"8 bytes, but F32 .* needs 12"),
-    "shape overflows": ({"a": {**F32, "shape": [2**40, 2**40]}}, LimitError, "more elements than any file"),
+    "shape overflows": (
+        {"a": {**F32, "shape": [2**40, 2**40]}}, LimitError, "more elements than any file"),
     "shape overflows with 0": (
         {"a": {**F32, "shape": [0, 2**40, 2**40]}}, LimitError, "more elements than any file"),
     "shape huge": ({"a": {**F32, "shape": [10**400]}}, LimitError, "more elements than any file"),
@@ -345,7 +346,7 @@ def test_mutated_files_give_an_error_or_the_right_answer(tmp_path: Path) -> None
     chance = random.Random(0)
     path, read = tmp_path / "y", 0
     messages: list[str] = []
-    for _ in range(1500):
+    for _ in range(600):
         path.write_bytes(mutated(original, chance))
         try:
             document = SafetensorsDocument(path)
@@ -356,16 +357,16 @@ def test_mutated_files_give_an_error_or_the_right_answer(tmp_path: Path) -> None
         expected = load_file(path)
         assert set(expected) == set(document.tree)
         assert all(same(loaded(document.tree[name]), t) for name, t in expected.items())
-    assert len(messages) > 500
-    assert read > 50
+    assert len(messages) > 200
+    assert read > 20
     assert not any("\n" in message for message in messages)
 
 
 def test_a_header_of_many_names_twice_is_quick(tmp_path: Path) -> None:
-    """Half a million entries and one name twice: found at once."""
-    names = [f'"t{i}":0' for i in range(500_000)]
+    """Two hundred thousand entries and one name twice: found at once."""
+    names = [f'"t{i}":0' for i in range(200_000)]
     header = "{" + ",".join([*names, names[-1]]) + "}"
-    with pytest.raises(FormatError, match="has 't499999' twice"):
+    with pytest.raises(FormatError, match="has 't199999' twice"):
         SafetensorsDocument(crude(tmp_path / "x", header.encode()))
 
 

@@ -100,8 +100,7 @@ def _read_file(path: Path) -> _Contents:
             raise FormatError(
                 f"{path}: is cut off: has {size:,} bytes, and its header alone claims {length:,}"
             )
-        header = _bytes(fd, Span(path, 8, length))
-    entries = _parsed(header, f"{path}: the header")
+        entries = _parsed(_bytes(fd, Span(path, 8, length)), f"{path}: the header")
     metadata = _metadata(entries.pop(_METADATA, {}), path)
     body = Span(path, 8 + length, size - 8 - length)
     return _tensors(entries, body), metadata, 8 + length
@@ -151,9 +150,12 @@ def _check_text(text: str, path: Path) -> None:
         raise FormatError(f"{path}: {text[:80]!r} is not valid Unicode") from None
 
 
-def _tensors(entries: Mapping[str, Any], body: Span) -> dict[str, TensorRef]:
-    """The tensors in the order of their bytes, which must fill the body without gap or overlap."""
-    found = [_tensor(name, entry, body) for name, entry in entries.items()]
+def _tensors(entries: dict[str, Any], body: Span) -> dict[str, TensorRef]:
+    """The tensors in the order of their bytes, which must fill the body without gap or overlap.
+
+    Uses `entries` up, so that large headers are not in memory twice.
+    """
+    found = [_tensor(name, entries.pop(name), body) for name in list(entries)]
     found.sort(key=lambda part: part[:2])
     end = 0
     for begin, stop, tensor in found:
