@@ -2,49 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from liontool.checkpoint.document import Opaque, TensorRef, Value
+from liontool.checkpoint.learning_rates import is_tuple
 from liontool.checkpoint.values import scalar
+from liontool.errors import LayoutError
 
 _DEPTH = 16
+_MOST_ITEMS = 1_000_000
+_MOST_BITS = 4096
 _ELLIPSIS = "..."
 
 
-def plain(value: Value, *, tensors: bool = False, depth: int = _DEPTH) -> Any:
+def plain(value: Value) -> Any:
     """`value` as dicts, lists, tuples and scalars.
 
     A tensor of one element becomes its number, any other tensor "float32[3, 4]", an unknown object
-    "<module.Class>". What lies deeper than `depth`, a recursive value for one, becomes "...".
-
-    Args:
-        value: From a document's tree.
-        tensors: Leave tensors as they are.
-        depth: How many containers may lie inside each other.
+    "<module.Class>". What lies deeper than 16 containers, a recursive value for one, and whatever
+    comes after a million items, becomes "...".
     """
-
-    def inner(item: Value) -> Any:
-        return plain(item, tensors=tensors, depth=depth - 1)
-
-    if isinstance(value, TensorRef):
-        return value if tensors else _described(value)
-    if isinstance(value, Opaque):
-        return f"<{value.name}>"
-    if isinstance(value, Mapping):
-        return {key: inner(item) for key, item in value.items()} if depth else _ELLIPSIS
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        if not depth:
-            return _ELLIPSIS
-        items = [inner(item) for item in value]
-        return tuple(items) if is_tuple(value) else items
-    return value
+    return _Reading().plain(value, _DEPTH)
 
 
-def is_tuple(value: Sequence[Value]) -> bool:
-    """Whether a sequence, or what a view stands for, is a tuple."""
-    return isinstance(value, tuple) or getattr(value, "kind", None) == "tuple"
+class _Reading:
+    """One call of `plain`; counts, since a few lists that share lists can stand for billions."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_ITEMS
+
+    def plain(self, value: Value, depth: int) -> Any:
+        self._left -= 1
+        if isinstance(value, TensorRef):
+            return _described(value)
+        if isinstance(value, Opaque):
+            return f"<{value.name}>"
+        if isinstance(value, Mapping):
+            if not depth or self._left < len(value):
+                return _ELLIPSIS
+            return {_key(key): self.plain(item, depth - 1) for key, item in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+            if not depth or self._left < len(value):
+                return _ELLIPSIS
+            items = [self.plain(item, depth - 1) for item in value]
+            return tuple(items) if is_tuple(value) else items
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            return f"integer of {value.bit_length()} bits"  # Python refuses to spell it
+        return value
+
+
+def _key(key: Any) -> Any:
+    return f"<{key.name}>" if isinstance(key, Opaque) else key
 
 
 def _described(tensor: TensorRef) -> Any:
-    return scalar(tensor) if tensor.numel == 1 else f"{tensor.dtype}{list(tensor.shape)}"
+    if tensor.numel != 1 or tensor.dtype.startswith("complex"):
+        return f"{tensor.dtype}{list(tensor.shape)}"
+    return scalar(tensor)
+
+
+def json_value(value: Any) -> Any:
+    """Plain values in the types of strict JSON, for people: not everything can be read back.
+
+    NaN and infinities, which JSON lacks, become "nan", "inf" and "-inf"; other objects their text.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes)):
+        return [json_value(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def json_exact(value: Value, where: str) -> Any:
+    """A value of a document in the types of JSON, from which it can be made again.
+
+    Tuples become lists, tensors of one element numbers. NaN and infinities stay, as Python's JSON
+    writes them.
+
+    Args:
+        value: From a document's tree.
+        where: What to call it in the message.
+
+    Raises:
+        LayoutError: JSON has no way to keep it.
+    """
+    found = plain(value)
+    todo = [(value, found)]
+    while todo:
+        old, new = todo.pop()
+        if isinstance(new, Mapping):
+            if not all(isinstance(key, str) for key in old):
+                raise _unkept(where, "a mapping whose keys are not all text")
+            todo.extend((old[key], new[key]) for key in new)
+        elif isinstance(new, (list, tuple)):
+            todo.extend(zip(old, new, strict=True))
+        elif isinstance(new, str) and not isinstance(old, str):
+            raise _unkept(where, new)
+        elif not (new is None or isinstance(new, (bool, int, float, str))):
+            raise _unkept(where, f"{new!r:.40}")
+    return found
+
+
+def _unkept(where: str, what: str) -> LayoutError:
+    return LayoutError(
+        f"{where} holds {what}, which the JSON of a safetensors file cannot keep; "
+        "write the whole checkpoint or a .pt file: see -o"
+    )

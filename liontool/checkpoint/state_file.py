@@ -12,7 +12,7 @@ from typing import Any
 
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.model import Optimizer, ParamGroup, Scheduler
-from liontool.checkpoint.plain_values import plain
+from liontool.checkpoint.plain_values import json_exact, json_value, plain
 from liontool.checkpoint.values import from_scalars
 
 SCHEMA = "1"
@@ -21,11 +21,12 @@ SCHEMA = "1"
 
 def tensors(optimizer: Optimizer) -> dict[str, TensorRef]:
     """Every state tensor by its name in the file; a plain number becomes a 0-d float32."""
+    labels = _labels(optimizer)
     return {
-        f"state.{slot.label}.{name}": (
+        f"state.{labels[key]}.{name}": (
             value if isinstance(value, TensorRef) else from_scalars("float32", [value])
         )
-        for slot in optimizer.slots.values()
+        for key, slot in optimizer.slots.items()
         for name, value in slot.state.items()
     }
 
@@ -35,8 +36,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     return {
         "state": {key: dict(slot.state) for key, slot in optimizer.slots.items()},
         "param_groups": [
-            {**plain(group.fields, tensors=True), "params": list(group.params)}
-            for group in optimizer.groups
+            {**group.fields, "params": list(group.params)} for group in optimizer.groups
         ],
     }
 
@@ -49,28 +49,56 @@ def metadata(
     Args:
         optimizer: What is to be saved.
         class_name: Class and version of what will load it: "liontool.optim.Lion 0.1.0".
-        provenance: Where the state came from.
+        provenance: Where the state came from, in the types of JSON.
+
+    Raises:
+        LayoutError: A group holds something that JSON cannot keep.
     """
     return {
         "format": "pt",
         "liontool.schema": SCHEMA,
         "liontool.optimizer": class_name,
-        "liontool.param_groups": json.dumps([_group(optimizer, g) for g in optimizer.groups]),
+        "liontool.param_groups": json.dumps(_groups(optimizer)),
         "liontool.lr_scheduler": json.dumps([scheduler_state(s) for s in optimizer.schedulers]),
         "liontool.provenance": json.dumps(provenance),
     }
 
 
 def scheduler_state(scheduler: Scheduler) -> dict[str, Any]:
-    """A scheduler as plain values, nested ones under `_schedulers` as torch keeps them."""
-    state = plain(scheduler.fields)
+    """A scheduler in the types of JSON, nested ones under `_schedulers` as torch keeps them.
+
+    It is there to be read by people: loaders take the state of an optimizer from the file.
+    """
+    state = {name: json_value(plain(value)) for name, value in scheduler.fields.items()}
     if scheduler.children:
         state["_schedulers"] = [scheduler_state(child) for child in scheduler.children]
-    return dict(state)
+    return state
 
 
-def _group(optimizer: Optimizer, group: ParamGroup) -> dict[str, Any]:
-    labels = group.names or tuple(
-        optimizer.slots[key].label if key in optimizer.slots else str(key) for key in group.params
-    )
-    return {**plain(group.fields), "params": list(labels)}
+def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+    labels = _labels(optimizer)
+    return [
+        {
+            **{
+                name: json_exact(value, f"{optimizer.label or 'optimizer'}: group {i}: '{name}'")
+                for name, value in group.fields.items()
+                if name != "param_names"  # the names are what `params` lists
+            },
+            "params": [labels[key] for key in group.params],
+        }
+        for i, group in enumerate(optimizer.groups)
+    ]
+
+
+def _labels(optimizer: Optimizer) -> dict[int | str, str]:
+    """The name of each parameter; positions for all where one has no name or two have the same."""
+    named = {
+        key: name
+        for group in optimizer.groups
+        for key, name in zip(group.params, group.names, strict=False)
+    }
+    named.update((key, slot.name) for key, slot in optimizer.slots.items() if slot.name)
+    keys = {key for group in optimizer.groups for key in group.params} | optimizer.slots.keys()
+    if named.keys() == keys and len(set(named.values())) == len(keys):
+        return named
+    return {key: str(key) for key in keys}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liontool.checkpoint import copying, formats, publish
+from liontool.checkpoint import copying, formats, publish, values
 from liontool.checkpoint.document import Edit, Span, TensorRef
 from liontool.checkpoint.source import Source
 
@@ -106,6 +106,20 @@ def write(
                 copying.write(pieces, file.fd, advance)
         for name, link in output.links.items():
             folder.link(name, link)
+
+
+def check(tensors: Collection[TensorRef], progress: Progress | None = None) -> None:
+    """Read tensors for nothing but NaN and infinity, as `write` does with those it scans.
+
+    Raises:
+        RefusedError: One holds NaN or infinity (id "nonfinite").
+    """
+    advance = counter(progress, sum(tensor.nbytes for tensor in tensors))
+    for tensor in tensors:
+        for block in values.byte_blocks(tensor):
+            copying.check_finite(tensor, block)
+            if advance is not None:
+                advance(len(block))
 
 
 def counter(progress: Progress | None, total: int) -> Callable[[int], None] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -16,7 +17,7 @@ from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source, open_source
 from liontool.checkpoint.writing import Progress
 from liontool.convert import outputs
-from liontool.convert.adamw_to_lion import adamw_to_lion, check_optimizer
+from liontool.convert.adamw_to_lion import adamw_to_lion, check_optimizer, recognised
 from liontool.convert.adamw_to_lion_sf import adamw_to_lion_sf
 from liontool.convert.advice import advice
 from liontool.convert.change import Change
@@ -68,7 +69,8 @@ def convert_checkpoint(
         optimizers: Paths of the optimizers to convert; all of them if empty.
         allow: Ids of refusals to override.
         force: Replace an existing output.
-        dry_run: Report everything and write nothing.
+        dry_run: Write nothing and report everything. First moments are read, so that what would be
+            refused is refused.
         progress: Called with the bytes written so far and the bytes in all.
 
     Raises:
@@ -101,16 +103,20 @@ def convert_checkpoint(
     )
     after = _after(before, changes, ratios, settings)
     record = provenance(source, before, settings, ratios)
+    scan = () if "nonfinite" in allow else tuple(m for change in changes for m in change.moments)
     result = outputs.contents(
         source,
         place.kind,
-        lens.plan(before, after),
+        lambda: lens.plan(before, after),
         after,
         class_name=f"{_class_path(settings)} {__version__}",
-        scan=() if "nonfinite" in allow else [m for change in changes for m in change.moments],
+        scan=scan,
         provenance=record,
     )
-    if not dry_run:
+    if dry_run:
+        writing.check(scan, progress)
+        source.check_unchanged()
+    else:
         writing.write(result, place.path, source=source, force=force, progress=progress)
     return ConversionReport(
         source=str(path),
@@ -142,10 +148,10 @@ def _check(optimizer: Optimizer, checkpoint: Checkpoint, settings: Settings) -> 
     try:
         check_optimizer(optimizer, settings)
     except UnknownOptimizerError as error:
-        others = [other.label for other in checkpoint.optimizers if other is not optimizer]
+        others = [other.label for other in checkpoint.optimizers if recognised(other).is_adam]
         if not others:
             raise
-        choice = " ".join(f"--optimizer {label}" for label in others)
+        choice = " ".join(f"--optimizer {shlex.quote(label)}" for label in others)
         raise UnknownOptimizerError(f"{error}; to convert the others alone: {choice}") from None
 
 

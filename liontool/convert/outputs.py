@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from os import PathLike
@@ -52,7 +53,7 @@ def destination(
     path = _beside(source.path, default_name) if output is None else Path(output)
     _keep_off(source.path, path)
     suffix = path.suffix.lower()
-    if suffix == ".safetensors":
+    if suffix == ".safetensors" or (output is None and _is_state_file(source)):
         return Destination(path, Kind.SAFETENSORS_STATE)
     if output is None or suffix == source.path.suffix.lower():
         return Destination(path, Kind.SAME)
@@ -66,25 +67,33 @@ def destination(
     )
 
 
+def _is_state_file(source: Source) -> bool:
+    """Whether the source is safetensors, which as a whole checkpoint holds nothing but state."""
+    return not source.is_folder and source.document().container == "safetensors"
+
+
 def _beside(source: Path, name: str) -> Path:
     # A path such as "." or "run/.." has no name of its own to put something beside.
     return (source if source.name not in ("", "..") else source.resolve()).with_name(name)
 
 
 def _keep_off(source: Path, output: Path) -> None:
-    real_source, real_output = source.resolve(), output.resolve()
+    # Path.resolve() cannot take a link that leads to itself.
+    real_source, real_output = Path(os.path.realpath(source)), Path(os.path.realpath(output))
     if real_output == real_source:
         raise PublishError(
             f"{output}: is the source itself, which is never touched; choose another -o"
         )
     if real_source in real_output.parents and source.is_dir():
         raise PublishError(f"{output}: lies inside the source {source}; choose a place outside")
+    if real_output in real_source.parents:
+        raise PublishError(f"{output}: the source {source} lies in it; choose another -o")
 
 
 def contents(
     source: Source,
     kind: Kind,
-    edits: Sequence[Edit],
+    plan: Callable[[], Sequence[Edit]],
     after: Checkpoint,
     *,
     class_name: str,
@@ -96,7 +105,7 @@ def contents(
     Args:
         source: What is converted.
         kind: How much of it is written, and as what.
-        edits: What changes in the files of the source.
+        plan: What changes in the files of the source; not asked where only state is written.
         after: What the optimizers are afterwards.
         class_name: Class and version of the optimizer that will load the result.
         scan: Tensors in which NaN or infinity stops the writing.
@@ -106,7 +115,7 @@ def contents(
         AmbiguousError: A state file holds one optimizer, and there are several.
     """
     if kind is Kind.SAME:
-        return rewritten(source, edits, scan=scan, provenance=provenance)
+        return rewritten(source, plan(), scan=scan, provenance=provenance)
     if len(after.optimizers) != 1:
         labels = ", ".join(optimizer.label for optimizer in after.optimizers)
         raise AmbiguousError(
@@ -120,6 +129,6 @@ def contents(
     pieces = safetensors_file.pieces(
         state_file.tensors(optimizer),
         state_file.metadata(optimizer, class_name, provenance),
-        scan=scan,
+        scan=frozenset(scan),
     )
     return Output({"": pieces}, {})

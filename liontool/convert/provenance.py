@@ -8,7 +8,7 @@ from typing import Any
 from liontool import __version__
 from liontool.checkpoint.header_hash import header_sha256
 from liontool.checkpoint.model import Checkpoint, Optimizer
-from liontool.checkpoint.plain_values import plain
+from liontool.checkpoint.plain_values import json_value, plain
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.state_file import scheduler_state
 from liontool.convert.settings import Settings
@@ -21,6 +21,8 @@ def provenance(
     source: Source, before: Checkpoint, settings: Settings, ratios: Mapping[str, float]
 ) -> dict[str, Any]:
     """Where the state came from, by which rule, and what groups and schedulers were before.
+
+    In the types of JSON, whatever the source holds.
 
     Args:
         source: What was read.
@@ -52,7 +54,8 @@ def provenance(
 
 def _before(optimizer: Optimizer) -> dict[str, Any]:
     return {
-        "groups": [plain(group.fields) for group in optimizer.groups],
+        # Names of parameters are still in the file, and there can be thousands.
+        "groups": [json_value(plain(g.fields.without("param_names"))) for g in optimizer.groups],
         "schedulers": [scheduler_state(scheduler) for scheduler in optimizer.schedulers],
     }
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from liontool.checkpoint.plain_values import json_value
+
 SCHEMA = 1
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
 
@@ -90,5 +92,9 @@ class ConversionReport:
     dry_run: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the version of the schema first."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """The same in the types of JSON, with the version of the schema first.
+
+        NaN and infinities become "nan", "inf" and "-inf".
+        """
+        found: dict[str, Any] = json_value({"schema": SCHEMA, **asdict(self)})
+        return found

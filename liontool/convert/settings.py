@@ -60,6 +60,7 @@ class Settings:
         for name in self.allow:
             _one_of("allow", name, ALLOWABLE)
         _check_betas(self.betas)
+        object.__setattr__(self, "betas", tuple(self.betas))  # as torch has them
         if self.zero_stale and self.momentum == "zeros":
             raise ValueError("zero_stale is about a momentum that is kept, and momentum is 'zeros'")
 
