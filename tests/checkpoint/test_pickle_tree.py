@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import collections
-import io
 import pickle
-import zipfile
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.pickles import Storages, data_of, tree_of
 
-from liontool.checkpoint.document import Opaque, Span, Storage, Stored, TensorRef, Value, tensors
+from liontool.checkpoint.document import Opaque, Stored, TensorRef, Value, tensors
 from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import parse
-from liontool.checkpoint.formats.pickle_tensors import item_size
 from liontool.checkpoint.formats.pickle_tree import (
     MappingView,
     SequenceView,
@@ -26,31 +23,6 @@ from liontool.checkpoint.formats.pickle_tree import (
     collect_storages,
 )
 from liontool.errors import FormatError, LimitError
-
-
-class Storages:
-    """One storage for each key, as long as the persistent id says, or as long as told."""
-
-    def __init__(self, length: int | None = None) -> None:
-        self.length = length
-        self.made: dict[Value, Storage] = {}
-
-    def __call__(self, pid: tuple[Value, ...]) -> Storage:
-        length = self.length if self.length is not None else pid[4] * (item_size(pid) or 1)
-        made = Storage(Span(Path("x"), 0, length), label=f"data/{pid[2]}")
-        return self.made.setdefault(pid[2], made)
-
-
-def data_of(value: object) -> bytes:
-    """The pickle in the file that torch.save makes."""
-    file = io.BytesIO()
-    torch.save(value, file)
-    with zipfile.ZipFile(file) as archive:
-        return archive.read("archive/data.pkl")
-
-
-def tree_of(data: bytes, length: int | None = None) -> Tree:
-    return Tree(parse(data, where="x")[0], Storages(length), "x.pt")
 
 
 def plain(value: Value) -> Any:
@@ -312,7 +284,10 @@ def optimizer_files() -> dict[str, Any]:
         "lr tensor": stepped(weights, lr=torch.tensor(0.1)).state_dict(),
         "bf16": stepped(half).state_dict(),
         "named": named.state_dict(),
-        "tied": {"model": tied.state_dict(), "optimizer": stepped([*tied.parameters()]).state_dict()},
+        "tied": {
+            "model": tied.state_dict(),
+            "optimizer": stepped([*tied.parameters()]).state_dict(),
+        },
         "parameters": {"list": weights, "again": weights[0]},
         "module": tied,
     }
@@ -365,5 +340,7 @@ def plain_like(value: Any) -> Any:
 def test_collect_storages() -> None:
     """Storages are listed in the order of their first use."""
     root: Node = parse(data_of({"a": BASE, "b": torch.zeros(2), "c": BASE[1:]}), where="x")[0]
-    keys = [Tree(root, Storages(), "x").view(pid, ()).arguments[2] for pid in collect_storages(root)]
+    keys = [
+        Tree(root, Storages(), "x").view(pid, ()).arguments[2] for pid in collect_storages(root)
+    ]
     assert list(dict.fromkeys(keys)) == ["0", "1"]

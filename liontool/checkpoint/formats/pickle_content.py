@@ -1,10 +1,10 @@
 """What the nodes of containers hold: entries of mappings, items of sequences, and where they stand.
 
 Mappings and sequences come in many spellings: opcodes of their own, or a call of a known class
-with items among its arguments or in later changes. Nothing is imported or called; classes are names.
+with items among its arguments or in later changes. Classes are names; nothing is imported or called.
 
-No answer may cost more than the bytes that it is about. So arguments count as contents of a call only
-if they stand in it: were a Ref enough, a thousand calls could each claim the same huge list.
+No answer may cost more than the bytes that it is about. So arguments count as contents of a call
+only if they stand in it: were a Ref enough, a thousand calls could each claim the same huge list.
 """
 
 from __future__ import annotations

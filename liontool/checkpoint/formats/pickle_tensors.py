@@ -47,6 +47,7 @@ MAX_REPEATED = 1 << 28
 """Elements that a tensor may claim beyond those of its storage (expanded tensors do)."""
 
 _STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage"})
+_SHORT = 64
 _REBUILD = {"_rebuild_tensor": 4, "_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}
 _BIG = 1 << 63
 
@@ -269,7 +270,7 @@ def _encoded(node: Node) -> bytes | None:
 def _spelled_out(call: Call) -> list[Any] | None:
     """Values of arguments; None if they are no atoms, or long ones that many calls could share."""
     values: list[Any] = []
-    all_shared = type(call.items[1]) is Ref
+    all_shared = len(call.items) > 1 and type(call.items[1]) is Ref
     for node in arguments_of(call):
         atom = resolve(node)
         if not isinstance(atom, Atom):
@@ -279,9 +280,6 @@ def _spelled_out(call: Call) -> list[Any] | None:
             return None
         values.append(atom.value)
     return values
-
-
-_SHORT = 64
 
 
 _BYTES = frozenset(
