@@ -1,4 +1,4 @@
-"""A progress bar for long copies: on stderr, on a terminal, after the first second."""
+"""A progress bar for long work: on stderr, on a terminal, after the first second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 PATIENCE = 1.0
-"""Seconds of copying before a bar is worth showing."""
+"""Seconds of work before a bar is worth showing."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ class _Bar:
         if self._progress is None and time.monotonic() - self._started >= PATIENCE:
             self._open(total)
         if self._progress is not None:
-            self._progress.update(self._task, completed=done)
+            self._progress.update(self._task, completed=done, total=total)
 
     def close(self) -> None:
         if self._progress is not None:
@@ -50,7 +50,7 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-        columns = ("writing", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        columns = ("working", BarColumn(), DownloadColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task("writing", total=total)
+        self._task = self._progress.add_task("", total=total)
         self._progress.start()

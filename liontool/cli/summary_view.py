@@ -13,7 +13,9 @@ from liontool.inspect.summary import (
     Summary,
 )
 
-_COLUMNS = ("lr", "initial_lr", "weight_decay", "betas", "eps")
+_FIRST = ("lr", "initial_lr", "weight_decay", "betas", "eps")
+# How torch computes the step, not what the step is.
+_UNSHOWN = ("capturable", "differentiable", "foreach", "fused", "decoupled_weight_decay")
 _LONGEST_FACT = 60
 _MOST_FILES = 20
 
@@ -73,7 +75,7 @@ def _optimizer(page: render.Page, optimizer: OptimizerSummary) -> None:
     where = f" ({optimizer.label})" if optimizer.label else ""
     page.heading(f"Optimizer: {optimizer.kind}{where}")
     page.facts(dict(_optimizer_facts(optimizer)))
-    columns = [name for name in _COLUMNS if any(name in g.fields for g in optimizer.groups)]
+    columns = _columns(optimizer.groups)
     common = [name for name in columns if len({_cell(g, name) for g in optimizer.groups}) == 1]
     if common:
         page.table(
@@ -88,6 +90,18 @@ def _optimizer(page: render.Page, optimizer: OptimizerSummary) -> None:
         labels = ", ".join(scheduler.label for scheduler in optimizer.schedulers)
         page.heading(f"Scheduler ({labels})" if labels else "Scheduler")
         _schedulers(page, optimizer.schedulers)
+
+
+def _columns(groups: Sequence[GroupSummary]) -> list[str]:
+    """Hyperparameters to show: those everybody looks for, then those that are set to something."""
+    found = dict.fromkeys(name for group in groups for name in group.fields)
+    others = (
+        name
+        for name in found
+        if name not in (*_FIRST, *_UNSHOWN)
+        and any(group.fields.get(name) not in (None, False) for group in groups)
+    )
+    return [*(name for name in _FIRST if name in found), *others]
 
 
 def _group_cells(names: Sequence[str], group: GroupSummary) -> Iterator[str]:

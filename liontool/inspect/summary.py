@@ -12,7 +12,7 @@ from liontool.checkpoint import frameworks
 from liontool.checkpoint.document import Document, TensorRef, tensors
 from liontool.checkpoint.learning_rates import describe
 from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Scheduler, Slot
-from liontool.checkpoint.plain_values import plain
+from liontool.checkpoint.plain_values import json_value, plain
 from liontool.checkpoint.source import Source, open_source
 from liontool.errors import AmbiguousError, LayoutError, ReadError
 from liontool.states import MOMENT, recognise
@@ -146,8 +146,12 @@ class Summary:
     files: tuple[FileSummary, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the version of the schema first."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """The same in the types of JSON, with the version of the schema first.
+
+        NaN and infinities become "nan", "inf" and "-inf".
+        """
+        found: dict[str, Any] = json_value({"schema": SCHEMA, **asdict(self)})
+        return found
 
 
 def summarise(path: str | PathLike[str], framework: str | None = None) -> Summary:

@@ -67,6 +67,16 @@ def test_weights_only(liontool: Run, tmp_path: Path) -> None:
     assert _cells(out, "tensors ") == ["tensors", "1, 6 elements, 24 B (float32)"]
 
 
+def test_what_is_set_is_shown(liontool: Run, tmp_path: Path) -> None:
+    """Hyperparameters of other optimizers have their place, those left unset have none."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(4))], lr=0.1, momentum=0.9)
+    torch.save(optimizer.state_dict(), tmp_path / "sgd.pt")
+    _, out, _ = liontool("inspect", str(tmp_path / "sgd.pt"))
+    assert _cells(out, "momentum") == ["momentum", "0.9"]
+    assert "nesterov" not in out
+    assert "foreach" not in out
+
+
 def test_damaged_file(liontool: Run, checkpoint: Path) -> None:
     """A truncated file is one line and exit code 2."""
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])

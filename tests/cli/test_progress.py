@@ -47,7 +47,7 @@ def test_long_copies_show_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress.copying() as advance:
         assert advance is not None
         advance(1_000_000, 2_000_000)
-    assert "writing" in terminal.getvalue()
+    assert "working" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2K")
 
 
