@@ -13,13 +13,18 @@ from typing import Any, NoReturn
 
 from liontool.checkpoint.copying import Literal, Piece, Raw, of_tensor
 from liontool.checkpoint.document import Edit, Span, Storage, TensorRef, Value
-from liontool.checkpoint.formats.new_storages import NewStorages, by_storage, storage_key
 from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_encode import storage_id
 from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import PickleLimits, parse, protocol_of
 from liontool.checkpoint.formats.pickle_tensors import item_size, persistent_values
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
+from liontool.checkpoint.formats.torch_storages import (
+    NewStorages,
+    by_storage,
+    check_count,
+    storage_key,
+)
 from liontool.checkpoint.formats.zip_records import read_span
 from liontool.errors import FormatError, LimitError
 
@@ -105,6 +110,7 @@ class TorchLegacyDocument:
         root = self._storages.get(pid[2])
         if root is None:
             raise FormatError(f"{self.path}: needs storage {pid[2]!a}, which is not in the file")
+        check_count(pid, root)
         if pid[5] is None:
             return root
         what = (pid[1], pid[2], pid[5])

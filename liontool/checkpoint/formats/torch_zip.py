@@ -15,12 +15,17 @@ from typing import Any
 
 from liontool.checkpoint.copying import Checksum, Literal, Piece, Raw
 from liontool.checkpoint.document import Edit, Storage, TensorRef, Value
-from liontool.checkpoint.formats.new_storages import NewStorages, body, by_storage, storage_key
 from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_file import read_pickle
 from liontool.checkpoint.formats.pickle_parse import parse, protocol_of
-from liontool.checkpoint.formats.pickle_tensors import item_size
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
+from liontool.checkpoint.formats.torch_storages import (
+    NewStorages,
+    body,
+    by_storage,
+    check_count,
+    storage_key,
+)
 from liontool.checkpoint.formats.zip_records import (
     Record,
     ZipWriter,
@@ -130,12 +135,7 @@ class TorchZipDocument:
         storage = self._storages.get(pid[2])
         if storage is None:
             raise FormatError(f"{self.path}: needs storage {pid[2]!a}, which is not in the file")
-        size, count = item_size(pid) or 0, pid[4]
-        if not isinstance(count, int) or not 0 <= count * size <= storage.span.length:
-            raise FormatError(
-                f"{self.path}: storage {pid[2]!a} should have {count!a} elements of {size} bytes, "
-                f"found {storage.span.length} bytes"
-            )
+        check_count(pid, storage)
         return storage
 
 
