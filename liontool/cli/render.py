@@ -18,6 +18,8 @@ from liontool.cli.escape import safe
 
 HEADING = "bold"
 LABEL = "dim"
+MOST_ROWS = 200
+"""Rows of a table on a screen; the rest is for --json."""
 GOOD = "green"
 WARNING = "yellow"
 
@@ -84,13 +86,16 @@ class Page:
             left: How many columns from the left are text; the others are numbers, set to the right.
         """
         self._gap()
+        every = list(rows)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style=LABEL)
         for index, column in enumerate(columns):
             justify = "left" if index < left else "right"
             table.add_column(safe(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
-        for row in rows:
+        for row in every[:MOST_ROWS]:
             table.add_row(*map(safe, row))
         self._block(table)
+        if len(every) > MOST_ROWS:
+            self.items([f"and {len(every) - MOST_ROWS:,} more, all of them with --json"])
 
     def _gap(self) -> None:
         if not self._empty:

@@ -17,7 +17,6 @@ _FIRST = ("lr", "initial_lr", "weight_decay", "betas", "eps")
 # How torch computes the step, not what the step is.
 _UNSHOWN = ("capturable", "differentiable", "foreach", "fused", "decoupled_weight_decay")
 _LONGEST_FACT = 60
-_MOST_FILES = 20
 
 
 def show(summary: Summary) -> None:
@@ -147,11 +146,9 @@ def _files(page: render.Page, files: Sequence[FileSummary]) -> None:
     page.heading("Files")
     page.table(
         ("file", "container", "tensors", "size"),
-        [_file_cells(file) for file in files[:_MOST_FILES]],
+        [_file_cells(file) for file in files],
         left=2,
     )
-    if len(files) > _MOST_FILES:
-        page.items([f"and {len(files) - _MOST_FILES:,} more (all with --json)"])
     problems = [file.problem for file in files if file.problem]
     if problems:
         page.items(problems, mark="!", style=render.WARNING)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from liontool.cli.escape import safe
 
 NOTHING = "-"
 """Stands for a value that is not there."""
+
+_LONGEST = 200
+_MOST = 32
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -24,10 +28,16 @@ def value(item: Any) -> str:
     if isinstance(item, float):
         return f"{item:.6g}"
     if isinstance(item, Mapping):
-        return ", ".join(f"{safe(name)} {value(part)}" for name, part in item.items())
+        return _listed(f"{safe(name)} {value(part)}" for name, part in item.items())
     if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
-        return ", ".join(map(value, item)) or NOTHING
-    return safe(item)
+        return _listed(map(value, item)) or NOTHING
+    text = str(item)
+    return safe(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+
+
+def _listed(words: Iterator[str]) -> str:
+    shown = list(islice(words, _MOST))
+    return ", ".join([*shown, "..."] if next(words, None) is not None else shown)
 
 
 def rates(item: Any) -> str:

@@ -39,6 +39,14 @@ def test_no_line_is_too_long(
     assert all(line == line.rstrip() for line in lines)
 
 
+def test_tables_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """A table with a million rows does not flood the terminal."""
+    Page().table(("number",), ((str(number),) for number in range(1_000_000)))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 204
+    assert lines[-1] == "  - and 999,800 more, all of them with --json"
+
+
 def test_lines_are_for_copying(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,8 @@ from liontool.cli import wording
         ([], "-"),
         ({"a": 1.5, "b": [1, 2]}, "a 1.5, b 1, 2"),
         ("\x1b", r"\x1b"),
+        ("x" * 300, "x" * 200 + "..."),
+        (range(40), ", ".join(map(str, range(32))) + ", ..."),
         ({"\n": "\r"}, r"\n \r"),
     ],
 )
