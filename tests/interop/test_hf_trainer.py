@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 import torch
 
 import liontool
+from liontool.errors import (
+    AmbiguousError,
+    SourceChangedError,
+    UnfinishedError,
+    UnsafePathError,
+)
 from liontool.optim import Lion, LionSF
 from support import trainer_runs
 from support.runs import all_finite, convert_by_command, same_bits, worst_ratio_error
@@ -199,12 +206,42 @@ def test_unfinished_checkpoint_is_refused(adamw, tmp_path):
     copy = tmp_path / "checkpoint-6"
     shutil.copytree(adamw("linear")[0], copy)
     (copy / "trainer_state.json").unlink()
-    with pytest.raises(liontool.errors.UnfinishedError, match="unfinished"):
+    with pytest.raises(UnfinishedError, match="unfinished"):
         liontool.convert_checkpoint(copy, lr_ratio=RATIO)
 
 
 def test_folder_of_the_run_is_ambiguous(adamw):
     """The run's own folder lists what it holds, newest first."""
     folder: Path = adamw("linear")[0].parent
-    with pytest.raises(liontool.errors.AmbiguousError, match=r"checkpoint-14, .*checkpoint-6"):
+    with pytest.raises(AmbiguousError, match=r"checkpoint-14, .*checkpoint-6"):
         liontool.convert_checkpoint(folder, lr_ratio=RATIO)
+
+
+def test_links_inside_stay_links(adamw, tmp_path):
+    """A file that is a link to another one of the folder is the same link in the copy."""
+    copy = shutil.copytree(adamw("linear")[0], tmp_path / "checkpoint-6")
+    (copy / "model.safetensors").rename(copy / "weights")
+    (copy / "model.safetensors").symlink_to("weights")
+    liontool.convert_checkpoint(copy, lr_ratio=RATIO)
+    assert (tmp_path / "lion-checkpoint-6" / "model.safetensors").readlink() == Path("weights")
+
+
+def test_link_out_of_the_folder_is_refused(adamw, tmp_path):
+    """A link that climbs out is refused, and nothing is written."""
+    copy = shutil.copytree(adamw("linear")[0], tmp_path / "checkpoint-6")
+    (copy / "extra").symlink_to("../secret")
+    with pytest.raises(UnsafePathError, match="leads out of the folder"):
+        liontool.convert_checkpoint(copy, lr_ratio=RATIO)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-6"]
+
+
+def test_a_run_that_still_writes_is_refused(adamw, tmp_path):
+    """A file that changes in the meantime stops the conversion, and nothing is written."""
+    copy = shutil.copytree(adamw("linear")[0], tmp_path / "checkpoint-6")
+
+    def write(done, total):
+        os.utime(copy / "rng_state.pth", ns=(0, 0))
+
+    with pytest.raises(SourceChangedError, match=r"rng_state\.pth: was changed"):
+        liontool.convert_checkpoint(copy, lr_ratio=RATIO, progress=write)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-6"]

@@ -128,8 +128,9 @@ def optimizer(value: Mapping[Any, Value], place: Place) -> Optimizer:
     names = {
         key: name for group in groups for key, name in zip(group.params, group.names, strict=False)
     }
+    states = place / "state"
     slots = {
-        key: Slot(key, Fields(state, place / "state" / key), names.get(key))
+        key: Slot(key, Fields(state, states / key), names.get(key))
         for key, state in value["state"].items()
     }
     return Optimizer(label(place), groups, slots)
