@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.pickles import Storages, data_of, tree_of
 
 from liontool.checkpoint.document import (
     Computed,
@@ -33,6 +32,7 @@ from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import parse
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
 from liontool.errors import LayoutError
+from support.pickles import Storages, data_of, tree_of
 
 
 def at(*path: Key) -> Place:
@@ -102,7 +102,7 @@ def test_first_occurrence_deleted() -> None:
 
 
 def test_first_occurrence_of_recursive_objects_deleted() -> None:
-    """Lists and tuples that contain themselves survive the loss of the place where they were made."""
+    """Lists and tuples that contain themselves survive the loss of where they were made."""
     inner: list[Any] = []
     loop = (inner, 1)
     inner.append(loop)
@@ -315,7 +315,8 @@ def test_no_room_for_a_new_tensor() -> None:
     "value",
     [
         None, True, 0, 255, 256, 65535, 65536, -1, 1 << 31, -(1 << 31), -(1 << 31) - 1, 1 << 90,
-        -128, 1.5, "", "\u00e9\ud800", b"", b"\x00\xff", {"a": {1: [(), (1,), (1, 2, 3, 4)]}}, [], {},
+        -128, 1.5, "", "\u00e9\ud800", b"", b"\x00\xff", [], {},
+        {"a": {1: [(), (1,), (1, 2, 3, 4)]}},
     ],
 )  # fmt: skip
 def test_encode(value: object) -> None:

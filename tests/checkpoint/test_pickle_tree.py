@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.pickles import Storages, data_of, tree_of
 
 from liontool.checkpoint.document import Opaque, Stored, TensorRef, Value, tensors
 from liontool.checkpoint.formats.pickle_emit import emit
@@ -23,6 +22,7 @@ from liontool.checkpoint.formats.pickle_tree import (
     collect_storages,
 )
 from liontool.errors import FormatError, LimitError
+from support.pickles import Storages, data_of, tree_of
 
 
 def plain(value: Value) -> Any:

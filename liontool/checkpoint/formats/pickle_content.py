@@ -1,7 +1,7 @@
 """What the nodes of containers hold: entries of mappings, items of sequences, and where they stand.
 
 Mappings and sequences come in many spellings: opcodes of their own, or a call of a known class
-with items among its arguments or in later changes. Classes are names; nothing is imported or called.
+with items among its arguments or in later changes. Classes are names; nothing is imported.
 
 No answer may cost more than the bytes that it is about. So arguments count as contents of a call
 only if they stand in it: were a Ref enough, a thousand calls could each claim the same huge list.

@@ -31,9 +31,9 @@ _CLASSES = {dtype: name for name, dtype in TYPED_STORAGES.items()}
 def encode(value: Value, new_storage: NewStorage | None = None) -> Node:
     """The nodes of a plain value.
 
-    It may hold None, bool, int, float, str, bytes, mappings, sequences and TensorRefs. Mappings become
-    dicts; sequences become lists, or tuples if they are or were tuples. What stands in two places of
-    `value` is one object in the pickle.
+    It may hold None, bool, int, float, str, bytes, mappings, sequences and TensorRefs. Mappings
+    become dicts; sequences become lists, or tuples if they are or were tuples. What stands in two
+    places of `value` is one object in the pickle.
 
     Raises:
         LayoutError: There is something in it that has no spelling here, such as an Opaque.

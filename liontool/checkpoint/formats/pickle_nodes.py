@@ -1,8 +1,8 @@
 """A pickle as a graph of inert nodes: what each opcode made, in the order of the file.
 
 A node stands where it was made. Wherever the file fetches an object from the memo, there is a Ref
-to its node. What the file does to an object later (items, state) is a list of Changes on the node or
-on the Ref where it happens, so that writing the nodes in order gives the same opcodes again.
+to its node. What the file does to an object later (items, state) is a list of Changes on the node,
+or on the Ref where it happens, so that writing the nodes in order gives the same opcodes again.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def bytes_of(node: Node) -> bytes | None:
 
 
 def _encoded(node: Node) -> bytes | None:
-    """Bytes, or text with its encoding: `_codecs.encode(text, "latin1")`, `bytearray(text, ...)`."""
+    """Bytes, or text with its encoding: `_codecs.encode(text, "latin1")`."""
     if isinstance(node, Atom):
         return node.value if isinstance(node.value, bytes) else None
     if not isinstance(node, Call) or class_of(node) not in _ENCODERS:
