@@ -201,6 +201,7 @@ DAMAGES = {
     "count too small": (lambda p: changed(p, -14, b"\3\0\3\0"), "more in it than its 3"),
     "several disks": (lambda p: changed(p, -18, b"\1\0"), "several parts"),
     "encrypted": (lambda p: changed(p, line_of(p, 1) + 8, b"\1"), "'a/data/0' is encrypted"),
+    "folder": (lambda p: changed(p, line_of(p, 1) + 38, b"\x10"), "'a/data/0' is a folder with"),
     "two sizes": (lambda p: changed(p, line_of(p, 1) + 20, b"\1"), "'a/data/0' has two different"),
     "size too big": (
         lambda p: changed(p, line_of(p, 1) + 20, struct.pack("<II", 1 << 20, 1 << 20)),

@@ -35,6 +35,7 @@ _END64 = struct.Struct("<4sQHHIIQQQQ")
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _DESCRIPTOR = 0x0008
 _UTF8 = 0x0800
+_FOLDER = 0x10
 _MARK16, _MARK32 = 0xFFFF, 0xFFFFFFFF
 _MAX_COMMENT = 0xFFFF
 
@@ -177,6 +178,8 @@ def _entries(fd: int, directory: _Directory, path: Path) -> Iterator[_Entry]:
         extra = raw[extra_at : extra_at + extra_length]
         stored, size, header, disk = _wide(line[8], line[9], line[16], disk, extra, name, path)
         _check_plain(name, flags, method, stored == size, path)
+        if line[15] & _FOLDER and size:
+            raise FormatError(f"{path}: zip record {_show(name)} is a folder with data of its own")
         if disk:
             raise FormatError(f"{path}: zip record {_show(name)} lies in another part")
         yield _Entry(name, flags, crc, size, header)
