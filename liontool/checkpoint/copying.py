@@ -10,6 +10,7 @@ import errno
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from liontool.checkpoint.reading import BLOCK, open_file, read_into, too_short
 from liontool.checkpoint.system import SYSTEM
 from liontool.errors import RefusedError
 
-_KERNEL_BLOCK = 1 << 26  # small enough for a live progress bar and for Ctrl-C
+_KERNEL_BLOCK = 1 << 24  # small enough for a live progress bar and for Ctrl-C
+_PUSH = 1 << 24
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -218,6 +220,8 @@ class _Writer:
         self._fd = fd
         self._sources = sources
         self._progress = progress
+        self._position = 0
+        self._pushed = 0
         self._buffer = memoryview(bytearray(BLOCK))
         self._kernel = [self._copy_file_range, self._sendfile]
 
@@ -302,7 +306,7 @@ class _Writer:
                 done = min(stop - offset, BLOCK)
                 self._write(self._read(Span(span.file, offset, done)))
             else:
-                self._progress(done)
+                self._advance(done)
             offset += done
 
     def _copy_in_kernel(self, fd: int, offset: int, length: int) -> int:
@@ -333,14 +337,23 @@ class _Writer:
         view = memoryview(data)
         while view:
             done = SYSTEM.write(self._fd, view)
-            self._progress(done)
+            self._advance(done)
             view = view[done:]
+
+    def _advance(self, count: int) -> None:
+        """Count bytes; let the disk begin with them now and then: less is left for the flush."""
+        self._position += count
+        if self._position - self._pushed >= _PUSH:
+            with suppress(OSError):  # it is only advice
+                SYSTEM.push(self._fd, self._pushed, self._position - self._pushed)
+            self._pushed = self._position
+        self._progress(count)
 
     def _skip(self, length: int) -> None:
         """Leave a hole."""
         if length:
             SYSTEM.lseek(self._fd, length, os.SEEK_CUR)
-            self._progress(length)
+            self._advance(length)
 
 
 def _in_order(tensors: Sequence[TensorRef]) -> list[tuple[int, TensorRef]]:

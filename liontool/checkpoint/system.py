@@ -38,6 +38,12 @@ def _exchange(old: StrPath, new: StrPath) -> None:
     _renameat2(old, new, _RENAME_EXCHANGE)
 
 
+def _push(fd: int, offset: int, length: int) -> None:
+    """Start to write a range to the disk, and do not wait for it."""
+    if hasattr(os, "posix_fadvise"):  # Linux writes dirty pages that are said to be done with
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
 class System:
     """Every call that `publish` and `copying` make; the attributes can be exchanged."""
 
@@ -52,6 +58,7 @@ class System:
         )
         self.sendfile = os.sendfile
         self.ftruncate = os.ftruncate
+        self.push = _push
         self.fsync = os.fsync
         self.statvfs = os.statvfs
         self.mkdir = os.mkdir

@@ -173,6 +173,22 @@ def test_late_bytes_must_be_as_long_as_promised(tmp_path: Path, piece: Piece) ->
         written(tmp_path, [piece])
 
 
+def test_the_disk_begins_before_the_flush(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished ranges are handed to the disk in order; that it does not want them is no error."""
+    ranges: list[tuple[int, int]] = []
+
+    def push(_: int, offset: int, length: int) -> None:
+        ranges.append((offset, length))
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(SYSTEM, "push", push)
+    monkeypatch.setattr(copying, "_PUSH", MIB)
+    written(tmp_path, [Literal(bytes(MIB)), Raw(Span(source, 0, MIB)), Literal(bytes(100))])
+    assert ranges == [(0, MIB), (MIB, MIB)]
+
+
 # --- holes --------------------------------------------------------------------------------------
 
 
