@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from liontool.checkpoint import reading, values
 from liontool.checkpoint.document import ITEM_SIZES, Computed, Span, Storage, Stored, TensorRef
 from liontool.errors import LayoutError, ReadError, SourceChangedError
