@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from liontool.checkpoint.document import Opaque, TensorRef, Value
@@ -273,22 +274,17 @@ class Description:
 
 def describe(scheduler: Scheduler) -> Description:
     """The class, position and learning rates of a scheduler."""
+    from liontool.checkpoint.plain_values import plain  # which needs `is_tuple`
+
     kind = kind_of(scheduler)
     position = number(scheduler.fields.get("last_epoch"))
     return Description(
         kind.name if kind else "unknown scheduler",
-        int(position) if position is not None else None,
+        int(position) if position is not None and isfinite(position) else None,
         number(scheduler.fields.get(kind.end)) if kind and kind.end else None,
-        {name: _readable(scheduler.fields[name]) for name in rate_keys(scheduler)},
+        {name: plain(scheduler.fields[name]) for name in rate_keys(scheduler)},
         tuple(describe(child) for child in scheduler.children),
     )
-
-
-def _readable(value: Value) -> Any:
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return [_readable(item) for item in value]
-    found = number(value)
-    return value if found is None else found
 
 
 def cycled_betas(group: ParamGroup, schedulers: Sequence[Scheduler]) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from liontool.checkpoint.document import TensorRef
-from liontool.checkpoint.model import Optimizer, ParamGroup, Scheduler
+from liontool.checkpoint.model import Optimizer, Scheduler
 from liontool.checkpoint.plain_values import json_exact, json_value, plain
 from liontool.checkpoint.values import from_scalars
 

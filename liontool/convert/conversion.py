@@ -13,7 +13,7 @@ from liontool.checkpoint import frameworks, writing
 from liontool.checkpoint.frameworks import Framework, Target
 from liontool.checkpoint.frameworks.resume_text import state_file
 from liontool.checkpoint.learning_rates import scale_scheduler
-from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler
 from liontool.checkpoint.source import Source, open_source
 from liontool.checkpoint.writing import Progress
 from liontool.convert import outputs
@@ -21,6 +21,7 @@ from liontool.convert.adamw_to_lion import adamw_to_lion, check_optimizer, recog
 from liontool.convert.adamw_to_lion_sf import adamw_to_lion_sf
 from liontool.convert.advice import advice
 from liontool.convert.change import Change
+from liontool.convert.checking import check_schedulers, check_values
 from liontool.convert.describing import optimizer_report, state_bytes
 from liontool.convert.outputs import Destination, Kind
 from liontool.convert.provenance import provenance
@@ -92,6 +93,7 @@ def convert_checkpoint(
     place = outputs.destination(source, output, lens.output_name(source.path))
     for optimizer in before.optimizers:
         _check(optimizer, before, settings)
+    _check_loose(before.loose_schedulers, chosen=bool(optimizers))
     estimates = _estimates(source, before, settings, progress) if lr_ratio == "auto" else {}
     ratios = {
         optimizer.label: estimates[optimizer.label].ratio if estimates else settings.ratio
@@ -153,6 +155,18 @@ def _check(optimizer: Optimizer, checkpoint: Checkpoint, settings: Settings) -> 
             raise
         choice = " ".join(f"--optimizer {shlex.quote(label)}" for label in others)
         raise UnknownOptimizerError(f"{error}; to convert the others alone: {choice}") from None
+    check_values(optimizer)
+
+
+def _check_loose(schedulers: Sequence[Scheduler], *, chosen: bool) -> None:
+    """A scheduler that may drive an optimizer which stays as it is cannot be scaled."""
+    if schedulers and chosen:
+        labels = ", ".join(scheduler.label for scheduler in schedulers)
+        raise AmbiguousError(
+            f"cannot tell whether the scheduler at {labels} drives an optimizer that is converted; "
+            "leave --optimizer out, or save the checkpoint without that scheduler"
+        )
+    check_schedulers(schedulers)
 
 
 def _estimates(

@@ -53,10 +53,10 @@ def destination(
     path = _beside(source.path, default_name) if output is None else Path(output)
     _keep_off(source.path, path)
     suffix = path.suffix.lower()
-    if suffix == ".safetensors" or (output is None and _is_state_file(source)):
+    if suffix == ".safetensors":
         return Destination(path, Kind.SAFETENSORS_STATE)
     if output is None or suffix == source.path.suffix.lower():
-        return Destination(path, Kind.SAME)
+        return Destination(path, Kind.SAFETENSORS_STATE if _is_state_file(source) else Kind.SAME)
     if suffix in _TORCH_SUFFIXES:
         return Destination(path, Kind.TORCH_STATE)
     if source.is_folder:

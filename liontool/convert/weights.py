@@ -8,6 +8,7 @@ from liontool.checkpoint.document import TensorRef, tensors
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.values import is_float
+from liontool.errors import ReadError
 from liontool.states import MOMENT
 
 _WEIGHT_FILES = (".safetensors", ".bin")
@@ -47,6 +48,10 @@ def _weights(source: Source, checkpoint: Checkpoint) -> Iterator[TensorRef]:
     }
     names = [n for n in source.listing() if n.endswith(_WEIGHT_FILES)] if source.is_folder else [""]
     for name in names:
-        for _, tensor in tensors(source.document(name).tree):
+        try:
+            tree = source.document(name).tree
+        except ReadError:  # a stranger with the suffix of weights; they are only counted here
+            continue
+        for _, tensor in tensors(tree):
             if is_float(tensor.dtype) and id(tensor) not in states:
                 yield tensor
