@@ -90,6 +90,23 @@ def test_chosen_where_the_framework_finds_none():
     assert labels(checkpoint) == ["ema"]
 
 
+def test_chosen_by_another_path():
+    """An alias leads to the same optimizer, with its schedulers."""
+    shared = adamw(initial_lr=1e-3)
+    source = FakeSource({"last": shared, "best": shared, "s": cosine(1e-3)})
+    _, checkpoint = find(source, None, ["best", "last"])
+    assert labels(checkpoint) == ["last"]
+    assert len(checkpoint.optimizers[0].schedulers) == 1
+
+
+def test_chosen_with_the_schedulers_of_the_framework():
+    """Where only a path tells of the optimizer, the framework's schedulers still go with it."""
+    tree = {**LIGHTNING, "optimizer_states": [], "mine": adamw(initial_lr=1e-3)}
+    framework, checkpoint = find(FakeSource(tree), None, ["mine"])
+    assert framework.name == "lightning"
+    assert [s.label for s in checkpoint.optimizers[0].schedulers] == ["lr_schedulers.0"]
+
+
 def test_chosen_in_a_folder():
     """In a folder, a path begins with the file."""
     every = {"optimizer.pt": {"a.b": adamw()}, "scheduler.pt": {}, "trainer_state.json": {}}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from liontool.checkpoint.document import Document, Place
+from liontool.checkpoint.document import Document, Place, Value
 from liontool.checkpoint.frameworks import (
     hf_trainer,
     lightning,
@@ -15,7 +15,7 @@ from liontool.checkpoint.frameworks import (
     resume_text,
     torch_layout,
 )
-from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
@@ -67,10 +67,10 @@ def find(
     choice = (named(name),) if name is not None else FRAMEWORKS
     try:
         framework, checkpoint = _first(source, choice)
-    except LayoutError as error:
-        if not optimizer_paths or isinstance(error, AmbiguousError):
+    except MissingOptimizerError as error:
+        if not optimizer_paths:
             raise
-        framework, checkpoint = choice[-1], Checkpoint(choice[-1].name, ())
+        framework, checkpoint = named(error.checkpoint.framework), error.checkpoint
     if optimizer_paths:
         checkpoint = _only(source, checkpoint, optimizer_paths)
     return framework, checkpoint
@@ -104,18 +104,18 @@ def _nothing(source: Source, choice: Sequence[Framework]) -> LayoutError:
 def _only(source: Source, checkpoint: Checkpoint, paths: Sequence[str]) -> Checkpoint:
     """The checkpoint with the optimizers at `paths` and the schedulers that are theirs."""
     known = {optimizer.label: optimizer for optimizer in checkpoint.optimizers}
-    chosen, loose = [], checkpoint.loose_schedulers
-    for path in dict.fromkeys(paths):
-        if path in known:
-            chosen.append(known[path])
-        else:
-            (optimizer,), loose = pair([_at(source, path, known)], loose)
-            chosen.append(optimizer)
-    return replace(checkpoint, optimizers=tuple(chosen), loose_schedulers=loose)
+    chosen: dict[str, Optimizer] = {}
+    loose = checkpoint.loose_schedulers
+    for path in paths:
+        optimizer = known.get(path) or _at(source, path, known)
+        if optimizer.label not in known:
+            (optimizer,), loose = pair([optimizer], loose)
+        chosen[optimizer.label] = optimizer
+    return replace(checkpoint, optimizers=tuple(chosen.values()), loose_schedulers=loose)
 
 
-def _at(source: Source, dotted: str, known: Collection[str]) -> Optimizer:
-    """The optimizer at a path where the framework keeps none itself."""
+def _at(source: Source, dotted: str, known: Mapping[str, Optimizer]) -> Optimizer:
+    """The optimizer at a path: a known one by another of its paths, or one of the user's own."""
     document, rest = _document(source, dotted)
     path = None if document is None else torch_layout.follow(document.tree, rest)
     value = None if document is None or path is None else torch_layout.at(document.tree, path)
@@ -126,7 +126,16 @@ def _at(source: Source, dotted: str, known: Collection[str]) -> Optimizer:
             f"{source.path}: --optimizer {dotted} {what}, not to an optimizer's state "
             f"{plain.SHAPE}{others}"
         )
-    return torch_layout.optimizer(value, Place(document.name, path))
+    found = torch_layout.optimizer(value, Place(document.name, path))
+    same = (one for one in known.values() if _value(source, one) is value)
+    return next(same, found)
+
+
+def _value(source: Source, optimizer: Optimizer) -> Value:
+    """The mapping that an optimizer was read from."""
+    place = optimizer.groups[0].fields.place
+    tree = None if place is None else source.document(place.document).tree
+    return None if place is None else torch_layout.at(tree, place.path[:-2])
 
 
 def _document(source: Source, dotted: str) -> tuple[Document | None, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from liontool.checkpoint.document import Opaque, Value
 from liontool.checkpoint.frameworks import resume_text, torch_layout
-from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
@@ -41,7 +41,8 @@ def find(source: Source) -> Checkpoint | None:
     Raises:
         UnfinishedError: The folder has no trainer_state.json.
         AmbiguousError: The folder holds checkpoint folders.
-        LayoutError: The optimizer or the scheduler is missing.
+        LayoutError: The optimizer's or the scheduler's file is missing.
+        MissingOptimizerError: The optimizer's file holds none.
     """
     if not source.is_folder:
         return None
@@ -52,15 +53,18 @@ def find(source: Source) -> Checkpoint | None:
     _check_complete(source.path, files)
     source.names()
     found = torch_layout.search(source.document(_OPTIMIZER))
-    if not found.optimizers:
-        raise LayoutError(
-            f"{source.path / _OPTIMIZER}: holds nothing that optimizer.state_dict() gives; "
-            f"if it is there all the same, say where: --optimizer {_OPTIMIZER}.PATH.IN.TREE"
-        )
     schedulers = torch_layout.search(source.document(_SCHEDULER)).schedulers
     optimizers, loose = pair(found.optimizers, schedulers)
     step, epoch = _progress(source)
-    return Checkpoint("hf-trainer", optimizers, loose, step, epoch, _arguments(source, files))
+    facts = _arguments(source, files)
+    checkpoint = Checkpoint("hf-trainer", optimizers, loose, step, epoch, facts)
+    if not optimizers:
+        raise MissingOptimizerError(
+            f"{source.path / _OPTIMIZER}: holds nothing that optimizer.state_dict() gives; "
+            f"if it is there all the same, say where: --optimizer {_OPTIMIZER}.PATH.IN.TREE",
+            checkpoint,
+        )
+    return checkpoint
 
 
 def _refuse_parent(source: Source, files: Collection[str]) -> None:

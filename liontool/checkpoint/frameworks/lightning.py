@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from liontool.checkpoint.document import Document, Value
 from liontool.checkpoint.frameworks import resume_text, torch_layout
-from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.source import Source
-from liontool.errors import LayoutError
 
 _VERSION = "pytorch-lightning_version"
 _OPTIMIZERS, _SCHEDULERS = "optimizer_states", "lr_schedulers"
@@ -22,15 +20,16 @@ def find(source: Source) -> Checkpoint | None:
     """The optimizers and schedulers of a `.ckpt`; None where the file is something else.
 
     Raises:
-        LayoutError: The file was saved with the weights only.
+        MissingOptimizerError: The file was saved with the weights only.
     """
     tree = None if source.is_folder else source.document().tree
     if not isinstance(tree, Mapping) or _VERSION not in tree:
         return None
     document = source.document()
-    found = _states(document, tree)
+    # Lightning's own lists only: other dicts that look alike are the user's.
+    found = torch_layout.search(document, [(_OPTIMIZERS,), (_SCHEDULERS,)])
     optimizers, loose = pair(found.optimizers, found.schedulers)
-    return Checkpoint(
+    checkpoint = Checkpoint(
         "lightning",
         optimizers,
         loose,
@@ -38,19 +37,15 @@ def find(source: Source) -> Checkpoint | None:
         epoch=number(tree.get("epoch")),
         facts={"lightning version": tree[_VERSION], **torch_layout.object_facts(document, found)},
     )
-
-
-def _states(document: Document, tree: Mapping[str, Value]) -> torch_layout.Found:
-    """Lightning's own lists only: other dicts that look alike are the user's."""
-    found = torch_layout.search(document, [(_OPTIMIZERS,), (_SCHEDULERS,)])
-    if not found.optimizers:
+    if not optimizers:
         why = "is empty" if _OPTIMIZERS in tree else "is missing"
-        raise LayoutError(
+        raise MissingOptimizerError(
             f"{document.path}: '{_OPTIMIZERS}' {why}, so it holds weights but no optimizer; was it "
             "saved with save_weights_only=True? Take a full checkpoint, or say where the optimizer "
-            "is: --optimizer PATH.IN.TREE"
+            "is: --optimizer PATH.IN.TREE",
+            checkpoint,
         )
-    return found
+    return checkpoint
 
 
 def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value
 from liontool.checkpoint.frameworks import resume_text, torch_layout
-from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
-from liontool.errors import LayoutError
 
 _STEP_KEYS = ("step", "global_step", "iter_num", "iteration", "iter", "num_updates", "steps")
 SHAPE = "{'state': ..., 'param_groups': ...}"
@@ -27,16 +26,14 @@ def find(source: Source) -> Checkpoint | None:
     """Every optimizer of the file, wherever it is; None for a folder.
 
     Raises:
-        LayoutError: There is no optimizer, or only as a pickled object.
+        MissingOptimizerError: There is none, or only as a pickled object.
     """
     if source.is_folder:
         return None
     document = source.document()
     found = torch_layout.search(document)
-    if not found.optimizers:
-        raise _no_optimizer(document, found)
     optimizers, loose = pair(found.optimizers, found.schedulers)
-    return Checkpoint(
+    checkpoint = Checkpoint(
         "plain",
         optimizers,
         loose,
@@ -44,6 +41,9 @@ def find(source: Source) -> Checkpoint | None:
         epoch=_told(document.tree, ("epoch",)),
         facts=torch_layout.object_facts(document, found),
     )
+    if not optimizers:
+        raise MissingOptimizerError(_missing(document, found), checkpoint)
+    return checkpoint
 
 
 def _told(tree: Value, keys: Sequence[str]) -> float | None:
@@ -63,27 +63,27 @@ def _step(tree: Value, optimizers: Sequence[Optimizer]) -> int | None:
     return torch_layout.count(step)
 
 
-def _no_optimizer(document: Document, found: torch_layout.Found) -> LayoutError:
+def _missing(document: Document, found: torch_layout.Found) -> str:
     for place, name in found.objects.items():
         return _pickled_object(document, place, name)
     if found.schedulers:
-        return LayoutError(
+        return (
             f"{document.path}: holds the state of a scheduler but no optimizer's {SHAPE}; a "
             "scheduler is never converted without its optimizer"
         )
-    return LayoutError(
+    return (
         f"{document.path}: looked for an optimizer's state {SHAPE}, found "
         f"{describe(document.tree)}; if it is there all the same, say where: "
         "--optimizer PATH.IN.TREE"
     )
 
 
-def _pickled_object(document: Document, place: Place, name: str) -> LayoutError:
+def _pickled_object(document: Document, place: Place, name: str) -> str:
     """The two lines run where the file was made; only there can the object be restored."""
     path = str(document.path)
     where = subscripts(place.path, torch_layout.class_names(document.tree))
     result = str(document.path.with_name(f"{document.path.stem}-optimizer.pt"))
-    return LayoutError(
+    return (
         f"{path}: holds a pickled {name} object instead of its state_dict(), and to restore one "
         "means to run code; in the script's own environment: optimizer = "
         f"torch.load({path!r}, weights_only=False){where}; "
