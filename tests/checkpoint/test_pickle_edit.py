@@ -31,7 +31,7 @@ from liontool.checkpoint.formats.pickle_encode import storage_id
 from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import parse
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
-from liontool.errors import LayoutError
+from liontool.errors import LayoutError, LimitError
 from support.pickles import Storages, data_of, tree_of
 
 
@@ -129,6 +129,14 @@ def test_edit_under_an_alias() -> None:
     made = edited([shared, {"x": shared}], Delete(at(1, "x", "eps")), Replace(at(0, "lr"), 0.5))
     assert made == [{"lr": 0.5}, {"x": {"lr": 0.5}}]
     assert made[0] is made[1]["x"]
+
+
+def test_tuple_put_right_into_itself() -> None:
+    """Python has no such tuple; writing one ends in an error."""
+    tree = tree_of(pickle.dumps([(1, 2)], 2))
+    root = tree.edited([Replace(at(0, 0), tree.value[0])])
+    with pytest.raises(LimitError, match="too tangled to be written"):
+        emit(root, 2)
 
 
 def test_replace_changes_one_slot_only() -> None:

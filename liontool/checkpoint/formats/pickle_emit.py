@@ -27,6 +27,11 @@ from liontool.errors import LimitError
 MAX_OPCODES = 12_000_000
 """More is written only if an edit tangles a graph that was made to be tangled."""
 
+MAX_LOOPS = 1000
+"""Tuples that contain themselves are written twice; a tuple without a list on the way never ends."""
+
+_TANGLED = "the edited pickle is too tangled to be written"
+
 
 def emit(root: Node, protocol: int) -> bytes:
     """The pickle of a graph.
@@ -75,6 +80,7 @@ class _Writer:
         memo: Memo numbers of what is written, by identity of the node.
         begun: Composites that were met, and are not in the memo (yet).
         shared: Nodes that need the memo though the file did not put them there.
+        loops: How often something was met inside of itself before it was in the memo.
         found_shared: The same, found in this go; what was written is then of no use.
     """
 
@@ -84,6 +90,7 @@ class _Writer:
         self.begun: set[int] = set()
         self.shared = shared
         self.found_shared: set[int] = set()
+        self.loops = 0
         self.out: list[bytes] = []
         self.todo: list[_Work] = []
 
@@ -107,7 +114,7 @@ class _Writer:
             elif isinstance(work, Change):
                 self.change(work)
             if len(self.out) > MAX_OPCODES:
-                raise LimitError("the edited pickle is too tangled to be written")
+                raise LimitError(_TANGLED)
         self.out.append(bytes((op.STOP,)))
         return b"".join(self.out)
 
@@ -149,6 +156,9 @@ class _Writer:
         if again and not (node.memoized or key in self.shared):
             self.found_shared.add(key)
             return
+        self.loops += again
+        if self.loops > MAX_LOOPS:
+            raise LimitError(_TANGLED)
         self.begun.add(key)
         self.todo.append(_Close(node))
         if node.op == op.INST:
