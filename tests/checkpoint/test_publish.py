@@ -347,6 +347,7 @@ def test_each_call_may_fail(
             make_old(folder / "x", old)
         with pytest.MonkeyPatch.context() as patch:
             unsupported(patch, errno.ENOSYS, *FALLBACKS[missing])
+            patch.setattr(SYSTEM, "fsync", lambda _: None)  # the disk would take most of the time
             faults = Faults(patch, ERRORS[error], number)
             try:
                 write(folder / "x", force)
