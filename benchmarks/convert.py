@@ -51,7 +51,7 @@ import sys, time
 from liontool import convert_checkpoint
 import numpy
 start = time.perf_counter()
-convert_checkpoint(sys.argv[1], output=sys.argv[2], lr_ratio=3, force=True)
+convert_checkpoint(sys.argv[1], output=sys.argv[2], lr_ratio=3)
 print(time.perf_counter() - start)
 """
 
@@ -105,7 +105,7 @@ def main() -> None:
 def measure(container: str, source: Path, output: Path, rounds: int) -> None:
     """All commands for one kind of output, in turn, and their table."""
     by_hand = output.with_name("by-hand.ckpt")
-    options = ("-o", output, "--lr-ratio", "3", "--force")
+    options = ("-o", output, "--lr-ratio", "3")
     commands: dict[str, Callable[[], Figure]] = {
         "liontool convert (command)": lambda: run("-m", "liontool", "convert", source, *options),
         "liontool convert (call)": lambda: run("-c", LIBRARY, source, output),
@@ -116,6 +116,11 @@ def measure(container: str, source: Path, output: Path, rounds: int) -> None:
     figures: dict[str, list[Figure]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
         for name, action in commands.items():
+            for written in (output, by_hand, copied(output)):
+                written.unlink(missing_ok=True)
+            if name == "cp + fsync":
+                run("-c", LIBRARY, source, output)
+            os.sync()  # nobody pays for what another has left to be written
             figure = action()
             if turn:  # the first round warms the page cache
                 figures[name].append(figure)
@@ -148,10 +153,14 @@ def anonymous(pid: int) -> int:
     return next((int(words[1]) * 1024 for words in lines), 0)
 
 
+def copied(path: Path) -> Path:
+    """Where `copy` puts it."""
+    return path.with_suffix(".copy")
+
+
 def copy(path: Path) -> Figure:
     """`cp` and an fsync of what it wrote."""
-    target = path.with_suffix(".copy")
-    target.unlink(missing_ok=True)
+    target = copied(path)
     start = time.perf_counter()
     subprocess.run(["cp", path, target], check=True)
     with target.open("rb") as file:
@@ -163,8 +172,7 @@ def copy(path: Path) -> Figure:
 def report(container: str, source: Path, output: Path, figures: dict[str, list[Figure]]) -> None:
     """Medians, and the medians of the ratios round by round."""
     yardstick = [figure.inner for figure in figures["cp + fsync"]]
-    size = output.stat().st_size / 1e9
-    print(f"\n{container}: {size:.2f} GB written, at most {BUDGETS[container]} x cp + fsync wanted")
+    print(f"\n{container}: at most {BUDGETS[container]} x cp + fsync wanted")
     print(f"{'':28} {'seconds':>8} {'x cp + fsync':>13} {'RssAnon MB':>11}")
     for name, runs in figures.items():
         ratios = [run.inner / base for run, base in zip(runs, yardstick, strict=True)]
