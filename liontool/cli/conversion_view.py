@@ -9,6 +9,11 @@ from liontool.cli import estimate_view, render, wording
 from liontool.convert.report import ConversionReport, OptimizerReport
 
 _NAMES = {"lion": "Lion", "lion-sf": "LionSF"}
+_MOMENTA = {
+    "copy": "AdamW's first moment, byte for byte",
+    "scaled": "AdamW's first moment, scaled to the size of Lion's own",
+    "zeros": "starts from zeros",
+}
 _SIZES = ("parameters", "elements")
 _ALWAYS_SHOWN = ("lr", "initial_lr", "weight_decay", "betas")
 _Fields = Mapping[str, Any]
@@ -46,10 +51,11 @@ def _verdict(page: render.Page, report: ConversionReport) -> None:
         page.headline(f"Converted {report.source} to {report.output}", render.GOOD)
     kinds = " and ".join(dict.fromkeys(optimizer.kind for optimizer in report.optimizers))
     ratios = ", ".join(dict.fromkeys(wording.value(o.ratio) for o in report.optimizers))
+    held = ", and held constant" if report.to == "lion-sf" else ""
     facts = {
         "optimizer": f"{kinds} is now {_NAMES[report.to]}, to be loaded by {report.package}",
-        "learning rate": f"divided by {ratios} wherever it is kept",
-        "momentum": report.momentum,
+        "learning rate": f"divided by {ratios} wherever it is kept{held}",
+        "momentum": _MOMENTA[report.momentum],
         "found": f"{report.framework}, {report.container}",
     }
     if report.step is not None:

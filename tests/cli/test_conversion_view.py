@@ -103,6 +103,23 @@ def test_dry_run_says_so(shown: Shown, report: ConversionReport) -> None:
     assert "Converted" not in out
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"momentum": "copy"}, "byte for byte"),
+        ({"momentum": "scaled"}, "scaled to the size of Lion's own"),
+        ({"momentum": "zeros"}, "starts from zeros"),
+        ({"to": "lion-sf"}, "divided by 3 wherever it is kept, and held constant"),
+        ({"package": "timm"}, "AdamW is now Lion, to be loaded by timm"),
+    ],
+)
+def test_verdict_in_words(
+    shown: Shown, report: ConversionReport, changes: dict[str, Any], words: str
+) -> None:
+    """What was asked for is said in words that need no manual."""
+    assert words in shown(replace(report, **changes))
+
+
 def test_several_optimizers_are_told_apart(
     shown: Shown, report: ConversionReport, optimizer_report: OptimizerReport
 ) -> None:
