@@ -172,6 +172,16 @@ def test_dict_put_into_itself() -> None:
     assert made["a"]["me"] is made["a"]
 
 
+def test_loop_through_a_shared_list() -> None:
+    """A container put into a list that it shares with others makes a loop for all of them."""
+    shared = [1, 2]
+    tree = tree_of(pickle.dumps({"a": shared, "b": [shared, (shared, shared)]}, 2))
+    root = tree.edited([Replace(at("b", 0, 0), tree.value["b"]), Delete(at("a"))])
+    made = pickle.loads(emit(root, 2))
+    assert made["b"][0][0] is made["b"]
+    assert made["b"][1][0] is made["b"][1][1] is made["b"][0]
+
+
 class Thing:
     """An object with state."""
 

@@ -201,8 +201,6 @@ class _Copier:
         return type(node) is Atom and node.changes is None
 
     def _children(self, node: Node) -> Iterator[Node]:
-        if isinstance(node, Ref):
-            yield node.target
         todo: list[Part | Change] = [*(node.changes or ())]
         if isinstance(node, Composite):
             todo.extend(self._edits.parts(node))
@@ -213,11 +211,14 @@ class _Copier:
             else:
                 todo.extend(self._edits.parts(part))
         yield from self._edits.added.get(id(node), ())
+        if isinstance(node, Ref):
+            yield node.target  # last, so that `run` takes it first: changes may lead back here
 
     def _promise(self, node: Node) -> None:
         """Make an empty copy of a node that contains itself; `_close` fills it."""
-        if not isinstance(node, Ref):
-            self.copies[id(node)] = _blank(node)
+        target = resolve(node)
+        if id(target) not in self.copies:
+            self.copies[id(target)] = _blank(target)
 
     def _close(self, node: Node) -> None:
         self.open.discard(id(node))

@@ -28,7 +28,7 @@ MAX_OPCODES = 12_000_000
 """More is written only if an edit tangles a graph that was made to be tangled."""
 
 MAX_LOOPS = 1000
-"""Tuples that contain themselves are written twice; a tuple without a list on the way never ends."""
+"""Tuples that contain themselves are written twice; without a list on the way it never ends."""
 
 _TANGLED = "the edited pickle is too tangled to be written"
 
