@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from liontool.version import __version__
+
 if TYPE_CHECKING:
     from liontool.checkpoint import read_checkpoint
     from liontool.convert import convert_checkpoint
     from liontool.loading import load_optimizer
 
-__version__ = "0.1.0"
 
 __all__ = ["__version__", "convert_checkpoint", "load_optimizer", "read_checkpoint"]
 

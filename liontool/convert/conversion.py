@@ -8,7 +8,6 @@ from dataclasses import replace
 from os import PathLike
 from typing import Literal
 
-from liontool import __version__
 from liontool.checkpoint import frameworks, writing
 from liontool.checkpoint.frameworks import Framework, Target
 from liontool.checkpoint.frameworks.resume_text import state_file
@@ -30,6 +29,7 @@ from liontool.convert.report import ConversionReport, Notice
 from liontool.convert.settings import DEFAULT_BETAS, Settings
 from liontool.convert.weights import weights_by_slot
 from liontool.errors import AmbiguousError, UnknownOptimizerError
+from liontool.version import __version__
 
 _RULES = {"lion": adamw_to_lion, "lion-sf": adamw_to_lion_sf}
 

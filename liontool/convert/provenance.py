@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from liontool import __version__
 from liontool.checkpoint.header_hash import header_sha256
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.plain_values import json_value, plain
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.state_file import scheduler_state
 from liontool.convert.settings import Settings
+from liontool.version import __version__
 
 SCHEMA = 1
 """Version of the record; grows by one when a field changes its meaning or goes."""
