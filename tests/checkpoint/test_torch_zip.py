@@ -375,6 +375,39 @@ def test_created(tmp_path: Path) -> None:
     assert json.loads(formats.open_document(path).facts["provenance"]) == {"made": "now"}
 
 
+def test_created_with_every_dtype(tmp_path: Path) -> None:
+    """Tensors of every dtype can go into a new file, also empty ones and those of no dimension."""
+    value = {**KINDS["dtypes"](), "empty": torch.zeros(3, 0), "scalar": torch.tensor(2.5)}
+    tree = formats.open_document(saved(value, tmp_path / "a.pt")).tree
+    path = write(
+        formats.create_torch(dict(tree), scan=list(tree.values()), provenance=None),
+        tmp_path / "b.pt",
+    )
+    loaded = torch.load(path, weights_only=True, mmap=True)
+    assert_same({name: tensor.contiguous() for name, tensor in value.items()}, loaded)
+    assert_clean(path)
+
+
+def test_unknown_records(tmp_path: Path) -> None:
+    """Records that torch does not know, folders too, are carried along."""
+    extra = {"a/": b"", "a/extra/notes": b"mine"}
+    source = edited(
+        saved([torch.ones(2)], tmp_path / "a.pt"), lambda records: records.update(extra)
+    )
+    copy = rewritten(formats.open_document(source), tmp_path / "b.pt")
+    with zipfile.ZipFile(copy) as file:
+        assert {name: file.read(name) for name in extra} == extra
+        assert file.testzip() is None
+    assert torch.load(copy)[0].tolist() == [1, 1]
+
+
+def test_records_elsewhere(tmp_path: Path) -> None:
+    """Records outside the archive's folder, with which torch loads nothing, are refused."""
+    source = with_record(saved([1], tmp_path / "a.pt"), "__MACOSX/x", b"")
+    with pytest.raises(FormatError, match=r"'__MACOSX/x' lies outside of its folder 'a/'"):
+        formats.open_document(source)
+
+
 def test_created_without_tensors(tmp_path: Path) -> None:
     """A new file may hold no tensor and no provenance."""
     path = write(formats.create_torch({"a": [1]}, scan=[], provenance=None), tmp_path / "a.pt")

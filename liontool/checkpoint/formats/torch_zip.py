@@ -199,6 +199,12 @@ def _archive_prefix(records: Mapping[str, Record], path: Path) -> str:
             f"{path}: is a zip file, but none of torch.save: it has no data.pkl; "
             "if the checkpoint was packed into it, unpack it first"
         )
+    for name in records:
+        if not name.startswith(prefix):
+            raise FormatError(
+                f"{path}: zip record {name!a} lies outside of its folder {prefix!a}; torch.load "
+                "refuses such a file; take the record out of it: zip -d"
+            )
     return prefix
 
 
