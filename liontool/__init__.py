@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from liontool.convert import convert_checkpoint
     from liontool.loading import load_optimizer
 
-
 __all__ = ["__version__", "convert_checkpoint", "load_optimizer", "read_checkpoint"]
 
 _HOMES = {
