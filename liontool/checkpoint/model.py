@@ -164,11 +164,14 @@ class Checkpoint:
 def plan(before: Checkpoint, after: Checkpoint) -> list[Edit]:
     """The edits that turn the files of `before` into those of `after`.
 
-    Both must hold the same optimizers, groups, slots and schedulers; only fields may differ.
+    Both must hold the same optimizers, groups, slots and schedulers; only fields may differ. Fields
+    that stand in `before` twice, because they do in the file, are changed once.
     """
     edits: list[Edit] = []
+    done: set[int] = set()
     for old, new in _pairs(before, after):
-        if old is not new:
+        if old is not new and id(old) not in done:
+            done.add(id(old))
             edits.extend(_field_edits(old, new))
     return edits
 

@@ -48,9 +48,10 @@ def search(document: Document, roots: Sequence[tuple[Key, ...]] = ((),)) -> Foun
     """
     found = Found()
     schedulers: list[tuple[Place, Value]] = []
+    known: dict[int, Fields] = {}
     for place, value in _walk(document, roots):
         if is_optimizer(value):
-            found.optimizers.append(optimizer(value, place))
+            found.optimizers.append(optimizer(value, place, known))
         elif is_scheduler(value):
             schedulers.append((place, value))
         else:
@@ -119,20 +120,30 @@ def is_optimizer_object(value: Value) -> bool:
     return {"state", "param_groups"} <= value.state.keys()
 
 
-def optimizer(value: Mapping[Any, Value], place: Place) -> Optimizer:
-    """The model's view of an optimizer's state dict that lies at `place`."""
+def optimizer(
+    value: Mapping[Any, Value], place: Place, known: dict[int, Fields] | None = None
+) -> Optimizer:
+    """The model's view of an optimizer's state dict that lies at `place`.
+
+    Args:
+        value: The state dict.
+        place: Where it lies.
+        known: Fields by the identity of their mappings, added to here: two `state_dict()` of one
+            optimizer in one file share the states of its parameters, which are changed once.
+    """
+    known = {} if known is None else known
     groups = tuple(
-        _group(group, place / "param_groups" / index)
+        _group(group, place / "param_groups" / index, known)
         for index, group in enumerate(value["param_groups"])
     )
     names = {
         key: name for group in groups for key, name in zip(group.params, group.names, strict=False)
     }
     states = place / "state"
-    slots = {
-        key: Slot(key, Fields(state, states / key), names.get(key))
-        for key, state in value["state"].items()
-    }
+    slots = {}
+    for key, state in value["state"].items():
+        fields = known.setdefault(id(state), Fields(state, states / key))
+        slots[key] = Slot(key, fields, names.get(key))
     return Optimizer(label(place), groups, slots)
 
 
@@ -286,11 +297,12 @@ def _is_group(value: Value) -> bool:
     return all(isinstance(key, (int, str)) for key in value["params"])
 
 
-def _group(value: Mapping[Any, Value], place: Place) -> ParamGroup:
+def _group(value: Mapping[Any, Value], place: Place, known: dict[int, Fields]) -> ParamGroup:
     params = tuple(value["params"])
     names = value.get("param_names")
     if not _is_list(names) or len(names) != len(params):
         names = params
-    known = all(isinstance(name, str) for name in names)
-    fields = {name: item for name, item in value.items() if name != "params"}
-    return ParamGroup(Fields(fields, place), params, tuple(names) if known and params else ())
+    named = all(isinstance(name, str) for name in names)
+    own = {name: item for name, item in value.items() if name != "params"}
+    fields = known.setdefault(id(value), Fields(own, place))
+    return ParamGroup(fields, params, tuple(names) if named and params else ())
