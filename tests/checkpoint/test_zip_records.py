@@ -14,8 +14,9 @@ import pytest
 from liontool.checkpoint import copying
 from liontool.checkpoint.copying import Checksum, Literal, Raw
 from liontool.checkpoint.document import Span
-from liontool.checkpoint.formats import zip_records
-from liontool.checkpoint.formats.zip_records import ZipWriter, read_records, read_span, record_text
+from liontool.checkpoint.formats import zip_records, zip_writer
+from liontool.checkpoint.formats.zip_records import read_records, read_span, record_text
+from liontool.checkpoint.formats.zip_writer import ZipWriter
 from liontool.errors import FormatError, LimitError, LiontoolError, UnsafePathError
 
 CONTENTS = {
@@ -79,7 +80,7 @@ def test_late_checksum(tmp_path: Path, archive: Path) -> None:
 
 def test_zip64_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where 32 bits are too few, the fields of zip64 are written and read."""
-    monkeypatch.setattr(zip_records, "ZIP32_MAX", 100)
+    monkeypatch.setattr(zip_writer, "ZIP32_MAX", 100)
     path = written(tmp_path / "a.pt", CONTENTS)
     assert {n: read_span(r.span) for n, r in read_records(path).items()} == CONTENTS
     with zipfile.ZipFile(path) as file:
@@ -255,7 +256,7 @@ def test_cut_at_every_length(archive: Path) -> None:
 def test_mutations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zip64: bool) -> None:
     """With random bytes changed a file is refused, or its records lie inside it without overlap."""
     if zip64:
-        monkeypatch.setattr(zip_records, "ZIP32_MAX", 100)
+        monkeypatch.setattr(zip_writer, "ZIP32_MAX", 100)
     raw = written(tmp_path / "a.pt", CONTENTS).read_bytes()
     start = raw.index(b"PK\x01\x02")
     numbers = random.Random(7)

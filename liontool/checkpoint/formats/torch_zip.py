@@ -26,12 +26,8 @@ from liontool.checkpoint.formats.torch_storages import (
     check_count,
     storage_key,
 )
-from liontool.checkpoint.formats.zip_records import (
-    Record,
-    ZipWriter,
-    read_records,
-    record_text,
-)
+from liontool.checkpoint.formats.zip_records import Record, read_records, record_text
+from liontool.checkpoint.formats.zip_writer import ZipWriter
 from liontool.errors import FormatError
 
 PROVENANCE = "liontool.json"

@@ -1,8 +1,7 @@
-"""Zip files as torch writes them: uncompressed records, read by offset, laid out again as pieces.
+"""Records of zip files as torch writes them: uncompressed, found by offset, read with suspicion.
 
-The layout follows PyTorch's writer (caffe2/serialize/inline_container.cc, BSD licence): data
-aligned through an extra field `FB`, sizes and CRC-32 in a descriptor behind the data. torch
-computes offsets of storages from that layout, so it is kept to the byte.
+Whatever is said twice, in the directory and in front of the data, must agree; no record may overlap
+another one, or have a name that leads out of the archive.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from liontool.checkpoint.copying import Checksum, Late, Literal, Piece, total
 from liontool.checkpoint.document import Span
 from liontool.errors import FormatError, LimitError, UnsafePathError
 
@@ -24,19 +22,17 @@ MAX_DIRECTORY = 512 << 20
 """Bytes of the central directory."""
 MAX_NAME = 4096
 """Bytes of a record's name."""
-ZIP32_MAX = 0xFFFFFFFF
-"""From here on, sizes and offsets need the fields of zip64."""
 
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")
-_CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
-_END = struct.Struct("<4sHHHHIIH")
-_LOCATOR64 = struct.Struct("<4sIQI")
-_END64 = struct.Struct("<4sQHHIIQQQQ")
+LOCAL = struct.Struct("<4sHHHHHIIIHH")
+CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+END = struct.Struct("<4sHHHHIIH")
+LOCATOR64 = struct.Struct("<4sIQI")
+END64 = struct.Struct("<4sQHHIIQQQQ")
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
-_DESCRIPTOR = 0x0008
-_UTF8 = 0x0800
+DESCRIPTOR = 0x0008
+UTF8 = 0x0800
 _FOLDER = 0x10
-_MARK16, _MARK32 = 0xFFFF, 0xFFFFFFFF
+MARK16, MARK32 = 0xFFFF, 0xFFFFFFFF
 _MAX_COMMENT = 0xFFFF
 
 
@@ -101,24 +97,24 @@ def read_records(path: Path) -> dict[str, Record]:
 
 def _find_directory(fd: int, size: int, path: Path) -> _Directory:
     """Where the central directory lies, by the records at the end of the file."""
-    tail_offset = max(0, size - _END.size - _MAX_COMMENT)
+    tail_offset = max(0, size - END.size - _MAX_COMMENT)
     tail = os.pread(fd, size - tail_offset, tail_offset)
     at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + _END.size > len(tail):
+    if at < 0 or at + END.size > len(tail):
         raise FormatError(
             f"{path}: the zip directory at the end of the file is missing; the file is cut short "
             "(disk full, or still being written or downloaded)"
         )
-    _, disk, first_disk, here, count, length, offset, comment = _END.unpack_from(tail, at)
-    if at + _END.size + comment != len(tail):
+    _, disk, first_disk, here, count, length, offset, comment = END.unpack_from(tail, at)
+    if at + END.size + comment != len(tail):
         raise FormatError(f"{path}: other bytes follow the end of the zip file")
-    if disk not in (0, _MARK16) or first_disk not in (0, _MARK16) or here != count:
+    if disk not in (0, MARK16) or first_disk not in (0, MARK16) or here != count:
         raise FormatError(
             f"{path}: a zip file in several parts cannot be read; join the parts first"
         )
     end = tail_offset + at
     found = _Directory(offset, length, count)
-    locator = end - _LOCATOR64.size
+    locator = end - LOCATOR64.size
     if locator >= 0 and os.pread(fd, 4, locator) == b"PK\x06\x07":
         found, end = _find_directory64(fd, locator, found, path)
     if found.offset + found.size != end:
@@ -131,7 +127,7 @@ def _find_directory(fd: int, size: int, path: Path) -> _Directory:
             f"{path}: the zip directory claims {found.count} records in {found.size} bytes; "
             f"at most {MAX_ENTRIES} records in {MAX_DIRECTORY} bytes are read"
         )
-    if found.count * _CENTRAL.size > found.size:
+    if found.count * CENTRAL.size > found.size:
         raise FormatError(f"{path}: the zip directory is too small for its {found.count} records")
     return found
 
@@ -140,17 +136,17 @@ def _find_directory64(
     fd: int, locator: int, short: _Directory, path: Path
 ) -> tuple[_Directory, int]:
     """The same from the end records of zip64, and the offset where those begin."""
-    _, _, offset, _ = _LOCATOR64.unpack(os.pread(fd, _LOCATOR64.size, locator))
-    raw = os.pread(fd, _END64.size, offset) if offset < locator else b""
-    if len(raw) != _END64.size or raw[:4] != b"PK\x06\x06":
+    _, _, offset, _ = LOCATOR64.unpack(os.pread(fd, LOCATOR64.size, locator))
+    raw = os.pread(fd, END64.size, offset) if offset < locator else b""
+    if len(raw) != END64.size or raw[:4] != b"PK\x06\x06":
         raise FormatError(f"{path}: the zip64 directory end is not where its locator says")
-    _, length, _, _, disk, first_disk, here, count, size, start = _END64.unpack(raw)
+    _, length, _, _, disk, first_disk, here, count, size, start = END64.unpack(raw)
     if offset + 12 + length != locator or disk or first_disk or here != count:
         raise FormatError(f"{path}: the zip64 directory end contradicts itself")
     for old, new, mark in (
-        (short.offset, start, _MARK32),
-        (short.size, size, _MARK32),
-        (short.count, count, _MARK16),
+        (short.offset, start, MARK32),
+        (short.size, size, MARK32),
+        (short.count, count, MARK16),
     ):
         if old not in (new, mark):
             raise FormatError(
@@ -164,12 +160,12 @@ def _entries(fd: int, directory: _Directory, path: Path) -> Iterator[_Entry]:
     raw = os.pread(fd, directory.size, directory.offset)
     at = 0
     for number in range(directory.count):
-        if at + _CENTRAL.size > len(raw) or raw[at : at + 4] != b"PK\x01\x02":
+        if at + CENTRAL.size > len(raw) or raw[at : at + 4] != b"PK\x01\x02":
             raise FormatError(f"{path}: line {number} of the zip directory is damaged")
-        line = _CENTRAL.unpack_from(raw, at)
+        line = CENTRAL.unpack_from(raw, at)
         flags, method, crc = line[3], line[4], line[7]
         name_length, extra_length, comment_length, disk = line[10:14]
-        name_at = at + _CENTRAL.size
+        name_at = at + CENTRAL.size
         extra_at = name_at + name_length
         at = extra_at + extra_length + comment_length
         if at > len(raw):
@@ -193,17 +189,17 @@ def _wide(
     stored: int, size: int, header: int, disk: int, extra: bytes, name: bytes, path: Path
 ) -> tuple[int, int, int, int]:
     """The fields of a directory line, with the zip64 extra field in place of those that say so."""
-    if _MARK32 not in (stored, size, header):
+    if MARK32 not in (stored, size, header):
         return stored, size, header, disk
     wide = _extra_field(extra, 0x0001)
-    needed = 8 * (stored == _MARK32) + 8 * (size == _MARK32) + 8 * (header == _MARK32)
+    needed = 8 * (stored == MARK32) + 8 * (size == MARK32) + 8 * (header == MARK32)
     if wide is None or len(wide) < needed:
         raise FormatError(f"{path}: zip record {_show(name)} lacks its zip64 sizes")
     numbers = iter(struct.unpack_from(f"<{needed // 8}Q", wide))
-    size = next(numbers) if size == _MARK32 else size
-    stored = next(numbers) if stored == _MARK32 else stored
-    header = next(numbers) if header == _MARK32 else header
-    return stored, size, header, 0 if disk == _MARK16 else disk
+    size = next(numbers) if size == MARK32 else size
+    stored = next(numbers) if stored == MARK32 else stored
+    header = next(numbers) if header == MARK32 else header
+    return stored, size, header, 0 if disk == MARK16 else disk
 
 
 def _extra_field(extra: bytes, wanted: int) -> bytes | None:
@@ -236,7 +232,7 @@ def _safe_name(entry: _Entry, path: Path) -> str:
             f"{path}: a zip record has a name of {len(entry.name)} bytes; 1 to {MAX_NAME} are read"
         )
     try:
-        name = entry.name.decode("utf-8" if entry.flags & _UTF8 else "cp437")
+        name = entry.name.decode("utf-8" if entry.flags & UTF8 else "cp437")
     except UnicodeDecodeError:
         raise FormatError(
             f"{path}: zip record {_show(entry.name)} has a name that is not UTF-8"
@@ -253,21 +249,19 @@ def _data_span(fd: int, entry: _Entry, end: int, path: Path) -> Span:
     """Where the record's bytes are, by its local header, which must agree with the directory."""
     if entry.header >= end:
         raise FormatError(f"{path}: zip record {_show(entry.name)} lies behind the zip directory")
-    raw = os.pread(fd, _LOCAL.size + len(entry.name), entry.header)
-    if len(raw) < _LOCAL.size + len(entry.name) or raw[:4] != b"PK\x03\x04":
+    raw = os.pread(fd, LOCAL.size + len(entry.name), entry.header)
+    if len(raw) < LOCAL.size + len(entry.name) or raw[:4] != b"PK\x03\x04":
         raise FormatError(f"{path}: zip record {_show(entry.name)} has no header at its offset")
-    _, _, flags, method, _, _, crc, stored, size, name_length, extra_length = _LOCAL.unpack_from(
-        raw
-    )
+    _, _, flags, method, _, _, crc, stored, size, name_length, extra_length = LOCAL.unpack_from(raw)
     _check_plain(entry.name, flags, method, stored == size, path)
-    same = (crc, size) == (entry.crc, entry.size) or (crc == entry.crc and size == _MARK32)
-    if not same and not flags & _DESCRIPTOR:
+    same = (crc, size) == (entry.crc, entry.size) or (crc == entry.crc and size == MARK32)
+    if not same and not flags & DESCRIPTOR:
         raise FormatError(
             f"{path}: zip record {_show(entry.name)} has another size or CRC in its header"
         )
-    if name_length != len(entry.name) or raw[_LOCAL.size :] != entry.name:
+    if name_length != len(entry.name) or raw[LOCAL.size :] != entry.name:
         raise FormatError(f"{path}: zip record {_show(entry.name)} has another name in its header")
-    start = entry.header + _LOCAL.size + name_length + extra_length
+    start = entry.header + LOCAL.size + name_length + extra_length
     if start + entry.size > end:
         raise FormatError(f"{path}: zip record {_show(entry.name)} overlaps what follows it")
     return Span(path, start, entry.size)
@@ -276,116 +270,6 @@ def _data_span(fd: int, entry: _Entry, end: int, path: Path) -> Span:
 def _show(name: bytes) -> str:
     """A record's name for a message, without control characters, not too long."""
     return ascii(name[:80].decode("utf-8", "replace"))
-
-
-class ZipWriter:
-    """Lays out records one after another; `finish` adds the directory and returns all pieces.
-
-    Args:
-        alignment: Offsets of the data are multiples of it.
-    """
-
-    def __init__(self, alignment: int = 64) -> None:
-        self._alignment = alignment
-        self._offset = 0
-        self._pieces: list[Piece] = []
-        self._lines: list[_Line] = []
-
-    def add(self, name: str, body: Sequence[Piece], crc: int | Checksum) -> None:
-        """Add a record.
-
-        Args:
-            name: Its full name.
-            body: Its bytes.
-            crc: Their CRC-32; a Checksum is asked for its value once the body has been written.
-        """
-        line = _Line(name.encode(), total(body), crc, self._offset)
-        header = _local_header(line, self._alignment)
-        self._append(Literal(header), *body)
-        if line.size:
-            self._append(Late(24 if line.wide else 16, line.descriptor))
-        self._lines.append(line)
-
-    def finish(self) -> list[Piece]:
-        """The pieces of the whole file."""
-        lines, offset = self._lines, self._offset
-        size = sum(len(line.directory_line()) for line in lines)
-        end = _directory_end(len(lines), size, offset)
-        self._append(Late(size, lambda: b"".join(line.directory_line() for line in lines)))
-        self._append(Literal(end))
-        return self._pieces
-
-    def _append(self, *pieces: Piece) -> None:
-        self._pieces.extend(pieces)
-        self._offset += total(pieces)
-
-
-@dataclass(frozen=True)
-class _Line:
-    """What the directory says of one record."""
-
-    name: bytes
-    size: int
-    known_crc: int | Checksum
-    header: int
-
-    @property
-    def crc(self) -> int:
-        return self.known_crc.value if isinstance(self.known_crc, Checksum) else self.known_crc
-
-    @property
-    def flags(self) -> int:
-        return _UTF8 | (_DESCRIPTOR if self.size else 0)
-
-    @property
-    def wide(self) -> bytes:
-        """The zip64 extra field, empty where 32 bits are enough."""
-        numbers = [self.size, self.size] if self.size >= ZIP32_MAX else []
-        numbers += [self.header] if self.header >= ZIP32_MAX else []
-        if not numbers:
-            return b""
-        return struct.pack(f"<HH{len(numbers)}Q", 0x0001, 8 * len(numbers), *numbers)
-
-    def descriptor(self) -> bytes:
-        return struct.pack(
-            "<4sIQQ" if self.wide else "<4sIII", b"PK\x07\x08", self.crc, self.size, self.size
-        )
-
-    def directory_line(self) -> bytes:
-        size = _MARK32 if self.size >= ZIP32_MAX else self.size
-        header = _MARK32 if self.header >= ZIP32_MAX else self.header
-        version = 45 if self.wide else 20
-        fixed = _CENTRAL.pack(
-            b"PK\x01\x02", version, version, self.flags, 0, 0, _DATE, self.crc, size, size,
-            len(self.name), len(self.wide), 0, 0, 0, 0, header,
-        )  # fmt: skip
-        return fixed + self.name + self.wide
-
-
-_DATE = 0x21
-"""1 January 1980, the first day that a zip file knows."""
-
-
-def _local_header(line: _Line, alignment: int) -> bytes:
-    """A local header, padded so that the data behind it is aligned; a descriptor has the sizes."""
-    start = line.header + _LOCAL.size + len(line.name) + len(line.wide) + 4
-    padding = -start % alignment
-    extra = line.wide + struct.pack("<2sH", b"FB", padding) + b"Z" * padding
-    version = 45 if line.wide else 20
-    fixed = _LOCAL.pack(
-        b"PK\x03\x04", version, line.flags, 0, 0, _DATE, 0, 0, 0, len(line.name), len(extra)
-    )
-    return fixed + line.name + extra
-
-
-def _directory_end(count: int, size: int, offset: int) -> bytes:
-    """The records at the end of the file, those of zip64 first where they are needed."""
-    wide = b""
-    if count >= _MARK16 or size >= ZIP32_MAX or offset >= ZIP32_MAX:
-        wide = _END64.pack(b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, offset)
-        wide += _LOCATOR64.pack(b"PK\x06\x07", 0, offset + size, 1)
-        count, size, offset = min(count, _MARK16), _MARK32, _MARK32
-    return wide + _END.pack(b"PK\x05\x06", 0, 0, count, count, size, offset, 0)
 
 
 def record_text(records: Mapping[str, Record], name: str, limit: int = 256) -> str | None:
