@@ -29,7 +29,8 @@ from support.plain_runs import (
 from support.torch_files import assert_same
 
 ADAM_KEYS = (
-    ["eps", "amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"]
+    *("eps", "amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"),
+    "decoupled_weight_decay",
 )
 
 
@@ -171,7 +172,7 @@ def test_groups_keep_their_own(tmp_path):
 
 def test_step_as_an_integer(tmp_path):
     """Old files have numbers for step counts."""
-    model, optimizer = adamw(steps=4)
+    _model, optimizer = adamw(steps=4)
     state = optimizer.state_dict()
     for entry in state["state"].values():
         entry["step"] = 4
@@ -254,7 +255,7 @@ def test_tied_weights(tmp_path):
 
 def test_bare_optimizer(tmp_path):
     """A file can be the state dict itself."""
-    model, optimizer = adamw()
+    _model, optimizer = adamw()
     _, found = converted(optimizer.state_dict(), tmp_path / "adamw.pt")
     assert_same(found, expected(load(tmp_path / "adamw.pt")))
 
@@ -341,7 +342,7 @@ def test_one_optimizer_twice(tmp_path, alias, momentum):
 
 def test_second_moment_used_elsewhere(tmp_path):
     """A tensor goes from the optimizer, not from where else the file has it."""
-    model, optimizer = adamw()
+    _model, optimizer = adamw()
     state = optimizer.state_dict()
     value = {"optimizer": state, "kept": state["state"][0]["exp_avg_sq"]}
     _, found = converted(value, tmp_path / "adamw.pt")
@@ -351,7 +352,7 @@ def test_second_moment_used_elsewhere(tmp_path):
 
 def test_inside_an_object(tmp_path):
     """A state dict that is an attribute of an object is converted where it is."""
-    model, optimizer = adamw()
+    _model, optimizer = adamw()
     path = save({"run": argparse.Namespace(optimizer=optimizer.state_dict())}, tmp_path / "a.pt")
     report = convert_checkpoint(path, lr_ratio=RATIO)
     found = torch.load(report.output, weights_only=False)["run"].optimizer
@@ -360,7 +361,7 @@ def test_inside_an_object(tmp_path):
 
 def test_odd_keys_in_groups(tmp_path):
     """What no JSON can hold is carried along in the file and described in the records."""
-    model, optimizer = adamw()
+    _model, optimizer = adamw()
     state = optimizer.state_dict()
     loop = [1]
     loop.append(loop)
@@ -407,7 +408,7 @@ def test_adam_with_l2_decay(tmp_path):
 
 def test_before_torch_2_7(tmp_path):
     """Files without the mark of AdamW are taken for it, and the report says so."""
-    model, optimizer = adamw()
+    _model, optimizer = adamw()
     state = optimizer.state_dict()
     del state["param_groups"][0]["decoupled_weight_decay"]
     report, _ = converted({"optimizer": state}, tmp_path / "adamw.pt")
