@@ -10,6 +10,7 @@ import lion_pytorch
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 import liontool
@@ -120,7 +121,8 @@ def test_safetensors_with_names(named, tmp_path):
     output = tmp_path / "state.safetensors"
     report = convert_checkpoint(path, lr_ratio=RATIO, output=output)
     with safe_open(output, "pt") as file:
-        meta, tensors = file.metadata(), {name: file.get_tensor(name) for name in file}
+        meta = file.metadata()
+    tensors = load_file(output)
     names = ["weight", "bias", "tail.1.weight", "tail.1.bias", "tail.2.weight", "tail.2.bias"]
     assert set(tensors) == {f"state.{name}.exp_avg" for name in names}
     for name, state in zip(names, optimizer.state.values(), strict=True):
@@ -256,7 +258,7 @@ def test_existing_output(source, tmp_path):
     """An existing output is refused, and replaced when asked for."""
     output = tmp_path / "old.pt"
     output.write_bytes(b"old")
-    with pytest.raises(OutputExistsError, match="is there already.*--force"):
+    with pytest.raises(OutputExistsError, match=r"is there already.*--force"):
         convert_checkpoint(source, lr_ratio=RATIO, output=output)
     assert output.read_bytes() == b"old"
     convert_checkpoint(source, lr_ratio=RATIO, output=output, force=True)
@@ -311,14 +313,17 @@ def test_dry_run(source, tmp_path):
 
 def test_progress(source):
     """Progress counts up to the size of the output, and in a dry run to that of the moments."""
-    for dry_run in (False, True):
-        seen = []
-        report = convert_checkpoint(
-            source, lr_ratio=RATIO, dry_run=dry_run, progress=lambda *now: seen.append(now)
-        )
-        total = report.state_bytes_after if dry_run else report.bytes_after
-        assert seen[-1] == (total, total)
-        assert seen == sorted(seen)
+    seen = []
+
+    def note(done, total):
+        seen.append((done, total))
+
+    report = convert_checkpoint(source, lr_ratio=RATIO, dry_run=True, progress=note)
+    assert seen[-1] == (report.state_bytes_after, report.state_bytes_after)
+    seen.clear()
+    report = convert_checkpoint(source, lr_ratio=RATIO, progress=note)
+    assert seen[-1] == (report.bytes_after, report.bytes_after)
+    assert seen == sorted(seen)
 
 
 # --- records ------------------------------------------------------------------------------------
