@@ -28,7 +28,7 @@ from liontool.convert.ratio import RatioEstimate, estimate
 from liontool.convert.report import ConversionReport, Notice
 from liontool.convert.settings import DEFAULT_BETAS, Settings
 from liontool.convert.weights import weights_by_slot
-from liontool.errors import AmbiguousError, UnknownOptimizerError
+from liontool.errors import AmbiguousError, RefusedError, UnknownOptimizerError
 from liontool.version import __version__
 
 _RULES = {"lion": adamw_to_lion, "lion-sf": adamw_to_lion_sf}
@@ -172,18 +172,19 @@ def _check_loose(schedulers: Sequence[Scheduler], *, chosen: bool) -> None:
 def _estimates(
     source: Source, checkpoint: Checkpoint, settings: Settings, progress: Progress | None
 ) -> dict[str, RatioEstimate]:
-    total = sum(map(state_bytes, checkpoint.optimizers))
-    advance = writing.counter(progress, total)
-    return {
-        optimizer.label: estimate(
-            optimizer,
-            settings.betas,
-            advance,
-            to=settings.to,
-            weights=weights_by_slot(source, checkpoint, optimizer),
-        )
-        for optimizer in checkpoint.optimizers
-    }
+    advance = writing.counter(progress, sum(map(state_bytes, checkpoint.optimizers)))
+    found: dict[str, RatioEstimate] = {}
+    for optimizer in checkpoint.optimizers:
+        weights = weights_by_slot(source, checkpoint, optimizer)
+        try:
+            found[optimizer.label] = estimate(
+                optimizer, settings.betas, advance, to=settings.to, weights=weights
+            )
+        except RefusedError as error:
+            if len(checkpoint.optimizers) == 1:
+                raise
+            raise RefusedError(f"{optimizer.label}: {error}") from None
+    return found
 
 
 def _after(
