@@ -22,6 +22,7 @@ app = typer.Typer(
     name="liontool",
     cls=PlainGroup,
     add_completion=False,
+    rich_markup_mode=None,  # help in boxes needs a Markdown parser, at 60 ms
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Move a training run from AdamW to Lion, and look into checkpoints.",

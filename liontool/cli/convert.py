@@ -10,9 +10,6 @@ import typer
 
 from liontool.cli import options
 
-_RULE = "The rule"
-_CARE = "What to take, what to accept"
-
 
 def convert(
     source: Annotated[
@@ -43,7 +40,6 @@ def convert(
         str,
         typer.Option(
             metavar="lion|lion-sf",
-            rich_help_panel=_RULE,
             help="Lion, or its schedule-free form.",
         ),
     ] = "lion",
@@ -52,7 +48,6 @@ def convert(
         typer.Option(
             "--for",
             metavar="PACKAGE",
-            rich_help_panel=_RULE,
             help="Whose Lion will load the result: liontool, lion-pytorch, timm ...",
         ),
     ] = "liontool",
@@ -61,7 +56,6 @@ def convert(
         typer.Option(
             metavar="copy|scaled|zeros",
             show_default=False,
-            rich_help_panel=_RULE,
             help="What Lion's momentum starts from. Default: copy for liontool, scaled for others.",
         ),
     ] = None,
@@ -70,7 +64,6 @@ def convert(
         typer.Option(
             metavar="A,B",
             show_default=False,
-            rich_help_panel=_RULE,
             help="Lion's betas. Default: 0.9,0.99.",
         ),
     ] = None,
@@ -78,7 +71,6 @@ def convert(
         str,
         typer.Option(
             metavar="scaled|kept|decoupled",
-            rich_help_panel=_RULE,
             help="Weight decay: times the ratio, as it is, or for a Lion that decays without lr.",
         ),
     ] = "scaled",
@@ -86,7 +78,6 @@ def convert(
         bool,
         typer.Option(
             "--zero-stale",
-            rich_help_panel=_RULE,
             help="Write zeros where AdamW's momentum has died away (rows of rare tokens).",
         ),
     ] = False,
@@ -96,7 +87,6 @@ def convert(
         typer.Option(
             metavar="PATH",
             show_default=False,
-            rich_help_panel=_CARE,
             help="Only this optimizer, by its path in the file; may be repeated.",
         ),
     ] = None,
@@ -105,7 +95,6 @@ def convert(
         typer.Option(
             metavar="ID",
             show_default=False,
-            rich_help_panel=_CARE,
             help="Go on in spite of a refusal with this id; may be repeated.",
         ),
     ] = None,
@@ -115,7 +104,7 @@ def convert(
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Turn an AdamW checkpoint into the same kind of checkpoint for Lion.
+    """Turn an AdamW checkpoint into a Lion checkpoint of the same kind.
 
     The source is never touched. The last thing printed is what to change in your script.
 

@@ -16,7 +16,7 @@ def demo(
         typer.Option(metavar="FOLDER", help="Where checkpoints and the picture go."),
     ] = "liontool-demo",
 ) -> None:
-    """Train a small GPT with AdamW, convert it, go on with Lion, and compare the losses."""
+    """Switch a small GPT from AdamW to Lion and compare the losses."""
     from liontool import demo as library
     from liontool.cli import demo_view
 

@@ -18,7 +18,7 @@ def inspect(
     framework: options.Framework = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show optimizer, groups, scheduler, step, tensors and memory of a checkpoint.
+    """Show what a checkpoint holds: optimizer, schedule, tensors.
 
     Nothing in the file is executed, and only its headers are read.
     """

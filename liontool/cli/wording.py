@@ -12,6 +12,7 @@ NOTHING = "-"
 """Stands for a value that is not there."""
 
 _LONGEST = 200
+_LONGEST_LIST = 1000
 _MOST = 32
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -31,13 +32,17 @@ def value(item: Any) -> str:
         return _listed(f"{safe(name)} {value(part)}" for name, part in item.items())
     if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
         return _listed(map(value, item)) or NOTHING
-    text = str(item)
-    return safe(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+    return safe(_cut(str(item), _LONGEST))
 
 
 def _listed(words: Iterator[str]) -> str:
     shown = list(islice(words, _MOST))
-    return ", ".join([*shown, "..."] if next(words, None) is not None else shown)
+    text = ", ".join([*shown, "..."] if next(words, None) is not None else shown)
+    return _cut(text, _LONGEST_LIST)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def rates(item: Any) -> str:
