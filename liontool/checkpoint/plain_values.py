@@ -12,7 +12,7 @@ from liontool.checkpoint.values import scalar
 from liontool.errors import LayoutError
 
 _DEPTH = 16
-_MOST_ITEMS = 1_000_000
+_MOST_REPEATED = 10_000
 _MOST_BITS = 4096
 _ELLIPSIS = "..."
 
@@ -21,8 +21,8 @@ def plain(value: Value) -> Any:
     """`value` as dicts, lists, tuples and scalars.
 
     A tensor of one element becomes its number, any other tensor "float32[3, 4]", an unknown object
-    "<module.Class>". What lies deeper than 16 containers, a recursive value for one, and whatever
-    comes after a million items, becomes "...".
+    "<module.Class>". What lies deeper than 16 containers, a recursive value for one, becomes "...",
+    and so do containers that stand in several places, once they have added 10,000 items.
     """
     return _Reading().plain(value, _DEPTH)
 
@@ -31,26 +31,33 @@ class _Reading:
     """One call of `plain`; counts, since a few lists that share lists can stand for billions."""
 
     def __init__(self) -> None:
-        self._left = _MOST_ITEMS
+        self._seen: set[int] = set()
+        self._left = _MOST_REPEATED
 
     def plain(self, value: Value, depth: int) -> Any:
-        self._left -= 1
         if isinstance(value, TensorRef):
             return _described(value)
         if isinstance(value, Opaque):
             return f"<{value.name}>"
         if isinstance(value, Mapping):
-            if not depth or self._left < len(value):
+            if not depth or self._is_too_much(value):
                 return _ELLIPSIS
             return {_key(key): self.plain(item, depth - 1) for key, item in value.items()}
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-            if not depth or self._left < len(value):
+            if not depth or self._is_too_much(value):
                 return _ELLIPSIS
             items = [self.plain(item, depth - 1) for item in value]
             return tuple(items) if is_tuple(value) else items
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
             return f"integer of {value.bit_length()} bits"  # Python refuses to spell it
         return value
+
+    def _is_too_much(self, value: Mapping[Any, Any] | Sequence[Any]) -> bool:
+        """What stands in one place only is never too much: the file is as long."""
+        if id(value) in self._seen:
+            self._left -= len(value) + 1
+        self._seen.add(id(value))
+        return self._left < 0
 
 
 def _key(key: Any) -> Any:

@@ -27,6 +27,7 @@ from liontool.cli import wording
         ("x" * 300, "x" * 200 + "..."),
         (range(40), ", ".join(map(str, range(32))) + ", ..."),
         ({"\n": "\r"}, r"\n \r"),
+        ([["x" * 100] * 20] * 20, ", ".join(["x" * 100] * 20)[:1000] + "..."),
     ],
 )
 def test_value(item: Any, text: str) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from liontool.checkpoint.document import Document, TensorRef
+from liontool.checkpoint.frameworks import torch_layout
 from liontool.checkpoint.model import Checkpoint, Fields, Optimizer, ParamGroup, Scheduler, Slot
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.state_file import SCHEMA
-from liontool.errors import FormatError, LayoutError
+from liontool.errors import FormatError, LayoutError, LimitError
+
+_MOST_DIGITS = 12
 
 
 def find(source: Source) -> Checkpoint | None:
@@ -29,17 +32,17 @@ def find(source: Source) -> Checkpoint | None:
             f"{document.path}: state layout {version} is newer than {SCHEMA}; update liontool"
         )
     states = _states(document.tree)
-    groups = tuple(_group(group, states) for group in _records(document, "param_groups"))
+    groups = tuple(_group(group, document) for group in _records(document, "param_groups"))
     names = {
         key: name for group in groups for key, name in zip(group.params, group.names, strict=False)
     }
     slots = {key: Slot(key, Fields(state), name=names.get(key)) for key, state in states.items()}
-    schedulers = tuple(_scheduler(state) for state in _records(document, "lr_scheduler"))
+    schedulers = tuple(_scheduler(state, document) for state in _records(document, "lr_scheduler"))
     optimizer = Optimizer("", groups, slots, schedulers)
     return Checkpoint(
         "liontool-state",
         (optimizer,),
-        step=_provenance(document).get("step"),
+        step=torch_layout.count(_provenance(document).get("step")),
         facts={"optimizer class": document.facts.get("liontool.optimizer", "unknown")},
     )
 
@@ -78,24 +81,42 @@ def _states(tree: Mapping[str, TensorRef]) -> dict[int | str, dict[str, TensorRe
     return states
 
 
-def _group(record: Mapping[str, Any], states: Mapping[int | str, Any]) -> ParamGroup:
-    labels = [str(label) for label in record.get("params", ())]
+def _group(record: Mapping[str, Any], document: Document) -> ParamGroup:
+    labels = record.get("params")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise FormatError(
+            f"{document.path}: each group in metadata liontool.param_groups must list the names "
+            "of its parameters as 'params'"
+        )
     fields = {
         name: tuple(value) if name == "betas" and isinstance(value, list) else value
         for name, value in record.items()
         if name != "params"
     }
-    named = all(isinstance(_key(label), str) for label in labels)
-    return ParamGroup(
-        Fields(fields), tuple(_key(label) for label in labels), tuple(labels) if named else ()
+    keys = tuple(map(_key, labels))
+    named = all(isinstance(key, str) for key in keys)
+    return ParamGroup(Fields(fields), keys, tuple(labels) if named else ())
+
+
+def _scheduler(record: Mapping[str, Any], document: Document, depth: int = 0) -> Scheduler:
+    if depth > torch_layout.MAX_NESTING:
+        raise LimitError(
+            f"{document.path}: metadata liontool.lr_scheduler: schedulers are nested more than "
+            f"{torch_layout.MAX_NESTING} deep"
+        )
+    children = record.get("_schedulers", [])
+    if not isinstance(children, list) or not all(isinstance(child, dict) for child in children):
+        raise FormatError(
+            f"{document.path}: metadata liontool.lr_scheduler: _schedulers must be a list of "
+            "objects"
+        )
+    fields = {name: value for name, value in record.items() if name != "_schedulers"}
+    return Scheduler(
+        Fields(fields), tuple(_scheduler(child, document, depth + 1) for child in children)
     )
 
 
-def _scheduler(record: Mapping[str, Any], label: str = "") -> Scheduler:
-    children = record.get("_schedulers", [])
-    fields = {name: value for name, value in record.items() if name != "_schedulers"}
-    return Scheduler(Fields(fields), tuple(_scheduler(child) for child in children), label)
-
-
 def _key(label: str) -> int | str:
-    return int(label) if label.isdecimal() else label
+    """A position, if spelled like one: "03" is another parameter than "3"."""
+    is_position = label.isascii() and label.isdecimal() and len(label) <= _MOST_DIGITS
+    return int(label) if is_position and str(int(label)) == label else label
