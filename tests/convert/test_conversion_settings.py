@@ -260,10 +260,10 @@ def test_auto_ratio_too_early(noisy, tmp_path):
 def test_auto_ratio_refused_for_one_of_several(tmp_path):
     """The message names the optimizer."""
     path = save({"a": adamw()[1].state_dict()}, tmp_path / "one.pt")
-    with pytest.raises(RefusedError, match="^--lr-ratio auto needs"):
+    with pytest.raises(RefusedError, match=r"^--lr-ratio auto needs"):
         convert_checkpoint(path, lr_ratio="auto")
     save({"a": adamw()[1].state_dict(), "b": adamw()[1].state_dict()}, path)
-    with pytest.raises(RefusedError, match="^a: --lr-ratio auto needs"):
+    with pytest.raises(RefusedError, match=r"^a: --lr-ratio auto needs"):
         convert_checkpoint(path, lr_ratio="auto")
 
 
