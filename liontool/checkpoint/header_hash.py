@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from liontool.checkpoint.document import Document, Span, Stored, tensors
+from liontool.errors import ReadError
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -15,10 +16,17 @@ _BLOCK = 1 << 20
 
 
 def header_sha256(documents: Iterable[Document]) -> str:
-    """SHA-256, in hexadecimal, of the bytes of `documents` that belong to no tensor."""
+    """SHA-256, in hexadecimal, of the bytes of `documents` that belong to no tensor.
+
+    Raises:
+        ReadError: A file cannot be read any more.
+    """
     digest = sha256()
     for document in documents:
-        _add(digest, document)
+        try:
+            _add(digest, document)
+        except OSError as error:
+            raise ReadError(f"{document.path}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
