@@ -69,7 +69,7 @@ def scheduler_state(scheduler: Scheduler) -> dict[str, Any]:
 
     It is there to be read by people: loaders take the state of an optimizer from the file.
     """
-    state = {name: json_value(plain(value)) for name, value in scheduler.fields.items()}
+    state: dict[str, Any] = json_value(plain(scheduler.fields))
     if scheduler.children:
         state["_schedulers"] = [scheduler_state(child) for child in scheduler.children]
     return state

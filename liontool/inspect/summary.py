@@ -10,6 +10,7 @@ from typing import Any
 
 from liontool.checkpoint import frameworks
 from liontool.checkpoint.document import Document, TensorRef, tensors
+from liontool.checkpoint.frameworks.torch_layout import count
 from liontool.checkpoint.learning_rates import describe
 from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Scheduler, Slot
 from liontool.checkpoint.plain_values import json_value, plain
@@ -199,9 +200,9 @@ def _step(checkpoint: Checkpoint) -> int | None:
         return checkpoint.step
     for optimizer in checkpoint.optimizers:
         for slot in optimizer.slots.values():
-            step = plain(slot.state.get("step"))
-            if isinstance(step, (int, float)):
-                return int(step)
+            step = count(slot.state.get("step"))
+            if step is not None:
+                return step
     return None
 
 
@@ -272,7 +273,8 @@ def _files(source: Source) -> Iterator[FileSummary]:
             try:
                 yield _file(source.document(name), path)
             except ReadError as error:
-                yield FileSummary(name, "", path.stat().st_size, problem=str(error))
+                # Of a link that leads nowhere there is only the link itself.
+                yield FileSummary(name, "", path.lstat().st_size, problem=str(error))
 
 
 def _file(document: Document, path: Path) -> FileSummary:

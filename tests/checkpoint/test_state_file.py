@@ -145,3 +145,14 @@ def test_metadata_that_is_missing(written):
     del metadata["liontool.param_groups"]
     with pytest.raises(FormatError, match=r"metadata lacks liontool\.param_groups"):
         written(state_file.tensors(optimizer), metadata)
+
+
+def test_scheduler_state_of_any_keys():
+    """Keys that JSON lacks become text: the state is there for people."""
+    fields = {b"a": {2.5: (1, float("nan"))}, None: 1, ("x", 1): 2}
+    state = state_file.scheduler_state(Scheduler(Fields(fields)))
+    assert json.loads(json.dumps(state, allow_nan=False)) == {
+        "b'a'": {"2.5": [1, "nan"]},
+        "None": 1,
+        "('x', 1)": 2,
+    }

@@ -67,6 +67,16 @@ def test_memory(model: torch.nn.Module, adamw: torch.optim.AdamW, tmp_path: Path
     assert sum(group.bytes for group in optimizer.groups) == optimizer.bytes
 
 
+@pytest.mark.parametrize("step", [float("nan"), float("inf"), "30", None, [30]])
+def test_step_that_is_no_number(adamw: torch.optim.AdamW, tmp_path: Path, step: Any) -> None:
+    """A step that counts nothing is not known."""
+    state = adamw.state_dict()
+    for slot in state["state"].values():
+        slot["step"] = torch.tensor(step) if isinstance(step, float) else step
+    torch.save(state, tmp_path / "a.pt")
+    assert summarise(tmp_path / "a.pt").step is None
+
+
 def test_tensors(model: torch.nn.Module, adamw: torch.optim.AdamW, tmp_path: Path) -> None:
     """All tensors of the file are counted, weights and state."""
     (file,) = summarise(saved(tmp_path / "a.pt", model=model, optimizer=adamw)).files
@@ -171,3 +181,16 @@ def test_json(model: torch.nn.Module, adamw: torch.optim.AdamW, tmp_path: Path) 
     document = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
     assert document["schema"] == 1
     assert document["optimizers"][0]["groups"][1]["fields"]["weight_decay"] == 0.0
+
+
+def test_links_that_lead_nowhere(adamw: torch.optim.AdamW, tmp_path: Path) -> None:
+    """A file that cannot be read for being a broken link is listed, with the reason."""
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+    torch.save(adamw.state_dict(), folder / "optimizer.pt")
+    torch.save({"last_epoch": 1, "_step_count": 2}, folder / "scheduler.pt")
+    (folder / "trainer_state.json").write_text("{}")
+    (folder / "loop.bin").symlink_to("loop.bin")
+    (folder / "gone.bin").symlink_to("nowhere")
+    problems = {file.name: file.problem for file in summarise(folder).files if file.problem}
+    assert problems.keys() == {"loop.bin", "gone.bin"}
