@@ -61,6 +61,16 @@ def new_file(
         stage.publish(before_publish)
 
 
+def check_target(target: Path, *, force: bool, is_folder: bool) -> None:
+    """Find out before any long work what `new_file` or `new_folder` would say to the target.
+
+    Raises:
+        OutputExistsError: `target` is there and `force` is false.
+        PublishError: It is of the other kind, or there is no folder for it.
+    """
+    _Stage(target, force, is_folder=is_folder).check_target()
+
+
 class NewFolder:
     """A folder that is being filled."""
 
@@ -156,7 +166,7 @@ class _Stage:
     def guarded(self, size: int) -> Iterator[None]:
         """Check the target, and on any exception leave everything as it was."""
         try:
-            self._check_target()
+            self.check_target()
             _check_space(self.shown, self.target.parent, size)
             yield
         except BaseException as error:
@@ -185,7 +195,8 @@ class _Stage:
 
     # --- the way there --------------------------------------------------------------------------
 
-    def _check_target(self) -> None:
+    def check_target(self) -> None:
+        """See that nothing is in the way of the target, or only what `force` replaces."""
         if not self.target.parent.is_dir():
             raise PublishError(
                 f"{self.shown}: there is no folder {self.target.parent}; make it first"

@@ -13,6 +13,7 @@ from liontool.checkpoint.frameworks import Framework, Target
 from liontool.checkpoint.frameworks.resume_text import state_file
 from liontool.checkpoint.learning_rates import scale_scheduler
 from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler
+from liontool.checkpoint.publish import check_target
 from liontool.checkpoint.source import Source, open_source
 from liontool.checkpoint.writing import Progress
 from liontool.convert import outputs
@@ -28,7 +29,7 @@ from liontool.convert.ratio import RatioEstimate, estimate
 from liontool.convert.report import ConversionReport, Notice
 from liontool.convert.settings import DEFAULT_BETAS, Settings
 from liontool.convert.weights import weights_by_slot
-from liontool.errors import AmbiguousError, RefusedError, UnknownOptimizerError
+from liontool.errors import AmbiguousError, PublishError, RefusedError, UnknownOptimizerError
 from liontool.version import __version__
 
 _RULES = {"lion": adamw_to_lion, "lion-sf": adamw_to_lion_sf}
@@ -71,7 +72,7 @@ def convert_checkpoint(
         allow: Ids of refusals to override.
         force: Replace an existing output.
         dry_run: Write nothing and report everything. First moments are read, so that what would be
-            refused is refused.
+            refused is refused; an output that is in the way is a notice.
         progress: Called with the bytes written so far and the bytes in all.
 
     Raises:
@@ -94,6 +95,8 @@ def convert_checkpoint(
     for optimizer in before.optimizers:
         _check(optimizer, before, settings)
     _check_loose(before.loose_schedulers, chosen=bool(optimizers))
+    if not dry_run:
+        _check_target(source, place, force)
     estimates = _estimates(source, before, settings, progress) if lr_ratio == "auto" else {}
     ratios = {
         optimizer.label: estimates[optimizer.label].ratio if estimates else settings.ratio
@@ -133,7 +136,10 @@ def convert_checkpoint(
             optimizer_report(old, change, ratios[old.label], estimates.get(old.label))
             for old, change in zip(before.optimizers, changes, strict=True)
         ),
-        notices=tuple(_notices(lens, place, after, changes, estimates)),
+        notices=(
+            *_notices(lens, place, after, changes, estimates),
+            *(_obstacles(source, place, force) if dry_run else ()),
+        ),
         bytes_before=source.size,
         bytes_after=result.total,
         state_bytes_before=sum(map(state_bytes, before.optimizers)),
@@ -233,6 +239,19 @@ def _notices(
             "loose-scheduler",
             f"{scheduler.label}: cannot tell which optimizer it drives; scaled like all others",
         )
+
+
+def _check_target(source: Source, place: Destination, force: bool) -> None:
+    is_folder = source.is_folder and place.kind is Kind.SAME
+    check_target(place.path, force=force, is_folder=is_folder)
+
+
+def _obstacles(source: Source, place: Destination, force: bool) -> Iterator[Notice]:
+    """What would keep the output of a dry run from being written."""
+    try:
+        _check_target(source, place, force)
+    except PublishError as error:
+        yield Notice("output-refused", str(error))
 
 
 def _script(lens: Framework, place: Destination, after: Checkpoint, settings: Settings) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 
 import liontool
 from liontool import convert_checkpoint, load_optimizer, read_checkpoint
+from liontool.convert.seeding import kappa
 from liontool.errors import AmbiguousError, LayoutError, OutputExistsError, PublishError
 from liontool.optim import Lion
 from support.plain_runs import (
@@ -309,6 +310,47 @@ def test_dry_run(source, tmp_path):
     real = convert_checkpoint(source, lr_ratio=RATIO).to_dict()
     assert (dry.pop("dry_run"), real.pop("dry_run")) == (True, False)
     assert dry == real
+
+
+def test_dry_run_onto_something(source, tmp_path):
+    """A dry run says what the output would be refused for, and reports all the same."""
+    output = tmp_path / "old.pt"
+    output.write_bytes(b"old")
+    for options, ids in (({}, ["output-refused"]), ({"force": True}, [])):
+        report = convert_checkpoint(source, lr_ratio=RATIO, output=output, dry_run=True, **options)
+        assert [notice.id for notice in report.notices] == ids
+    assert output.read_bytes() == b"old"
+
+
+def test_existing_output_is_refused_before_the_moments_are_read(run, tmp_path):
+    """What is in the way is said before a long estimate."""
+    path = save(run[1].state_dict(), tmp_path / "adamw.pt")
+    with pytest.raises(OutputExistsError, match="is there already"):
+        convert_checkpoint(path, lr_ratio="auto", output=save({}, tmp_path / "old.pt"))
+
+
+@pytest.mark.parametrize("momentum", ["copy", "scaled"])
+def test_layouts_of_memory(tmp_path, momentum):
+    """Moments in another order of dimensions, and empty ones, keep their values everywhere."""
+    layer = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    params = [*layer.parameters(), nn.Parameter(torch.zeros(0, 3)), nn.Parameter(torch.ones(()))]
+    optimizer = torch.optim.AdamW(params, lr=LR)
+    for param in params:
+        param.grad = torch.randn_like(param)
+    optimizer.step()
+    path = save(optimizer.state_dict(), tmp_path / "adamw.pt")
+    factor = 1.0 if momentum == "copy" else kappa(0.9, 0.99) / (1 - 0.9)
+    for name in ("adamw.lion.pt", "state.bin", "state.safetensors"):
+        output = tmp_path / name
+        report = convert_checkpoint(path, lr_ratio=RATIO, output=output, momentum=momentum)
+        live = Lion(params)
+        load_optimizer(report.output, live)
+        for param in params:
+            wanted = optimizer.state[param]["exp_avg"] * factor
+            assert torch.allclose(live.state[param]["exp_avg"], wanted, rtol=1e-6)
+    if momentum == "copy":
+        kept = load(tmp_path / "adamw.lion.pt")["state"][0]["exp_avg"]
+        assert kept.stride() == optimizer.state[params[0]]["exp_avg"].stride()
 
 
 def test_progress(source):

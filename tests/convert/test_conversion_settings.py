@@ -206,6 +206,25 @@ def test_lion_sf_holds_its_rate(tmp_path, schedule):
     assert "constant learning rate" in report.script[0].splitlines()[-1]
 
 
+def test_cycling_momentum(tmp_path):
+    """Where a scheduler cycles beta1, its fields stay, and the report says between which values."""
+    model, optimizer = adamw(steps=0)
+    scheduler = SCHEDULERS.OneCycleLR(optimizer, LR, total_steps=100)
+    train(model, optimizer, 30, scheduler)
+    path = save({"optimizer": optimizer.state_dict()}, tmp_path / "adamw.pt")
+    report = convert_checkpoint(path, lr_ratio=RATIO)
+    group, before = group_of(report), optimizer.param_groups[0]
+    for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+        assert group[name] == pytest.approx(before[name] / RATIO, rel=1e-12)
+    assert (group["max_momentum"], group["base_momentum"]) == (0.95, 0.85)
+    assert group["betas"] == (0.9, 0.99)
+    save({"optimizer": optimizer.state_dict(), "s": scheduler.state_dict()}, path)
+    report = convert_checkpoint(path, lr_ratio=RATIO, force=True)
+    (notice,) = report.notices
+    assert notice.id == "cycled-beta1"
+    assert "between 0.85 and 0.95" in notice.text
+
+
 # --- the ratio ----------------------------------------------------------------------------------
 
 
