@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 from liontool.checkpoint import frameworks, writing
@@ -91,7 +93,8 @@ def convert_checkpoint(
     )
     source = open_source(path)
     lens, before = frameworks.find(source, framework, tuple(optimizers))
-    place = outputs.destination(source, output, lens.output_name(source.path))
+    name = lens.output_name(Path(os.path.abspath(source.path)))  # "." has no name of its own
+    place = outputs.destination(source, output, name)
     for optimizer in before.optimizers:
         _check(optimizer, before, settings)
     _check_loose(before.loose_schedulers, chosen=bool(optimizers))

@@ -16,7 +16,13 @@ from torch import nn
 import liontool
 from liontool import convert_checkpoint, load_optimizer, read_checkpoint
 from liontool.convert.seeding import kappa
-from liontool.errors import AmbiguousError, LayoutError, OutputExistsError, PublishError
+from liontool.errors import (
+    AmbiguousError,
+    LayoutError,
+    OutputExistsError,
+    PublishError,
+    RefusedError,
+)
 from liontool.optim import Lion
 from support.plain_runs import (
     LR,
@@ -111,6 +117,69 @@ def test_source_without_a_suffix(run, tmp_path):
     """A file without a suffix gives one without."""
     path = save(run[1].state_dict(), tmp_path / "checkpoint")
     assert convert_checkpoint(path, lr_ratio=RATIO).output == str(tmp_path / "checkpoint.lion")
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    """A folder as the Trainer writes it."""
+    folder = tmp_path / "checkpoint-30"
+    (folder / "logs").mkdir(parents=True)
+    scheduler = SCHEDULERS.LambdaLR(run[1], lambda step: 1.0)
+    save(run[1].state_dict(), folder / "optimizer.pt")
+    save(scheduler.state_dict(), folder / "scheduler.pt")
+    (folder / "trainer_state.json").write_text('{"global_step": 30}')
+    (folder / "logs" / "log").write_text("line")
+    (folder / "last").symlink_to("logs/log")
+    return folder
+
+
+def test_folder(folder, tmp_path):
+    """A folder gives a folder: its files, folders and links, and the record."""
+    report = convert_checkpoint(folder, lr_ratio=RATIO)
+    output = tmp_path / "lion-checkpoint-30"
+    assert (report.output, report.container) == (str(output), "folder")
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    found = {str(path.relative_to(output)) for path in output.rglob("*")}
+    assert found == names | {"liontool.json"}
+    assert (output / "last").is_symlink()
+    assert json.loads((output / "liontool.json").read_text()) == report.to_dict()["provenance"]
+    assert load(output / "optimizer.pt")["param_groups"][0]["lr"] == LR / RATIO
+    assert load(output / "scheduler.pt")["base_lrs"] == [LR / RATIO]
+
+
+@pytest.mark.parametrize("name", [".", "logs/..", "../checkpoint-30/"])
+def test_folder_by_a_name_that_is_none(folder, tmp_path, monkeypatch, name):
+    """A source such as "." has a name all the same."""
+    monkeypatch.chdir(folder)
+    report = convert_checkpoint(name, lr_ratio=RATIO, dry_run=True)
+    assert os.path.realpath(report.output) == str(tmp_path / "lion-checkpoint-30")
+
+
+def test_folder_that_fails(run, folder, tmp_path):
+    """What is refused in the middle of a folder leaves nothing of it."""
+    state = run[1].state_dict()
+    state["state"][3]["exp_avg"][0] = float("inf")
+    save(state, folder / "optimizer.pt")
+    with pytest.raises(RefusedError, match="1 non-finite values"):
+        convert_checkpoint(folder, lr_ratio=RATIO)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-30"]
+
+
+def test_folder_into_itself(folder):
+    """An output inside the source would be part of it."""
+    with pytest.raises(PublishError, match="lies inside the source"):
+        convert_checkpoint(folder, lr_ratio=RATIO, output=folder / "lion", force=True)
+    with pytest.raises(PublishError, match="is the source itself"):
+        convert_checkpoint(folder, lr_ratio=RATIO, output=folder / ".", force=True)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.pt"])
+def test_state_of_a_folder(run, folder, tmp_path, name):
+    """The state alone can be taken from a folder too."""
+    report = convert_checkpoint(folder, lr_ratio=RATIO, output=tmp_path / name)
+    live = Lion(run[0].parameters())
+    load_optimizer(report.output, live)
+    assert momenta(live) == momenta(run[1])
 
 
 # --- safetensors --------------------------------------------------------------------------------
