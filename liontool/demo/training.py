@@ -76,6 +76,8 @@ def _schedule(optimizer: Optimizer) -> LRScheduler:
 def _train(
     model: GPT, optimizer: Optimizer, scheduler: LRScheduler, data: Tensor, steps: range
 ) -> tuple[float, ...]:
+    # Matrices this small gain little from a second thread, and lose all where other work waits.
+    torch.set_num_threads(1)
     losses = []
     for step in steps:
         loss = model(corpus.batch(data, step, sequences=_SEQUENCES, length=_LENGTH))
