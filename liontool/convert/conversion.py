@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -100,14 +100,13 @@ def convert_checkpoint(
     _check_loose(before.loose_schedulers, chosen=bool(optimizers))
     if not dry_run:
         _check_target(source, place, force)
-    estimates = _estimates(source, before, settings, progress) if lr_ratio == "auto" else {}
-    ratios = {
-        optimizer.label: estimates[optimizer.label].ratio if estimates else settings.ratio
-        for optimizer in before.optimizers
-    }
+    estimates: Sequence[RatioEstimate | None] = [None] * len(before.optimizers)
+    if lr_ratio == "auto":
+        estimates = _estimates(source, before, settings, progress)
+    ratios = [found.ratio if found else settings.ratio for found in estimates]
     changes = tuple(
-        _RULES[to](optimizer, replace(settings, ratio=ratios[optimizer.label]))
-        for optimizer in before.optimizers
+        _RULES[to](optimizer, replace(settings, ratio=ratio))
+        for optimizer, ratio in zip(before.optimizers, ratios, strict=True)
     )
     after = _after(before, changes, ratios, settings)
     record = provenance(source, before, settings, ratios)
@@ -136,8 +135,8 @@ def convert_checkpoint(
         package=package,
         momentum=settings.momentum,
         optimizers=tuple(
-            optimizer_report(old, change, ratios[old.label], estimates.get(old.label))
-            for old, change in zip(before.optimizers, changes, strict=True)
+            optimizer_report(*parts)
+            for parts in zip(before.optimizers, changes, ratios, estimates, strict=True)
         ),
         notices=(
             *_notices(lens, place, after, changes, estimates),
@@ -180,14 +179,14 @@ def _check_loose(schedulers: Sequence[Scheduler], *, chosen: bool) -> None:
 
 def _estimates(
     source: Source, checkpoint: Checkpoint, settings: Settings, progress: Progress | None
-) -> dict[str, RatioEstimate]:
+) -> list[RatioEstimate]:
     advance = writing.counter(progress, sum(map(state_bytes, checkpoint.optimizers)))
-    found: dict[str, RatioEstimate] = {}
+    found: list[RatioEstimate] = []
     for optimizer in checkpoint.optimizers:
         weights = weights_by_slot(source, checkpoint, optimizer)
         try:
-            found[optimizer.label] = estimate(
-                optimizer, settings.betas, advance, to=settings.to, weights=weights
+            found.append(
+                estimate(optimizer, settings.betas, advance, to=settings.to, weights=weights)
             )
         except RefusedError as error:
             if len(checkpoint.optimizers) == 1:
@@ -199,12 +198,12 @@ def _estimates(
 def _after(
     before: Checkpoint,
     changes: Sequence[Change],
-    ratios: Mapping[str, float],
+    ratios: Sequence[float],
     settings: Settings,
 ) -> Checkpoint:
     """The checkpoint with all changes in it; schedulers of no known optimizer must be clear too."""
     loose = before.loose_schedulers
-    if loose and (len(set(ratios.values())) != 1 or settings.to == "lion-sf"):
+    if loose and (len(set(ratios)) != 1 or settings.to == "lion-sf"):
         labels = ", ".join(scheduler.label for scheduler in loose)
         raise AmbiguousError(
             f"cannot tell which optimizer the scheduler at {labels} drives, and each needs its own "
@@ -213,9 +212,7 @@ def _after(
     return replace(
         before,
         optimizers=tuple(change.optimizer for change in changes),
-        loose_schedulers=tuple(
-            scale_scheduler(scheduler, next(iter(ratios.values()))) for scheduler in loose
-        ),
+        loose_schedulers=tuple(scale_scheduler(scheduler, ratios[0]) for scheduler in loose),
     )
 
 
@@ -224,7 +221,7 @@ def _notices(
     place: Destination,
     after: Checkpoint,
     changes: Sequence[Change],
-    estimates: Mapping[str, RatioEstimate],
+    estimates: Sequence[RatioEstimate | None],
 ) -> Iterator[Notice]:
     if place.kind is not Kind.SAME:
         yield Notice(
@@ -233,8 +230,8 @@ def _notices(
     warning = lens.output_warning(place.path) if place.kind is Kind.SAME else None
     if warning:
         yield Notice("output-name", warning)
-    for item in estimates.values():
-        yield from item.warnings
+    for item in estimates:
+        yield from item.warnings if item else ()
     for change in changes:
         yield from (*change.warnings, *change.notes)
     for scheduler in after.loose_schedulers:

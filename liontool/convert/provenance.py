@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from liontool.checkpoint.header_hash import header_sha256
@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 def provenance(
-    source: Source, before: Checkpoint, settings: Settings, ratios: Mapping[str, float]
+    source: Source, before: Checkpoint, settings: Settings, ratios: Sequence[float]
 ) -> dict[str, Any]:
     """Where the state came from, by which rule, and what groups and schedulers were before.
 
@@ -28,7 +28,7 @@ def provenance(
         source: What was read.
         before: The optimizers that are converted.
         settings: How they are converted.
-        ratios: What learning rates are divided by, by the optimizer's label.
+        ratios: What the learning rates of each optimizer are divided by.
     """
     names = sorted(_document_names(before))
     return {
@@ -46,8 +46,8 @@ def provenance(
         "decay": settings.decay,
         "zero_stale": settings.zero_stale,
         "optimizers": [
-            {"label": optimizer.label, "ratio": ratios[optimizer.label], **_before(optimizer)}
-            for optimizer in before.optimizers
+            {"label": optimizer.label, "ratio": ratio, **_before(optimizer)}
+            for optimizer, ratio in zip(before.optimizers, ratios, strict=True)
         ],
     }
 

@@ -325,6 +325,10 @@ def test_several_ratios(tmp_path):
     found = load(report.output)
     assert found["slow schedule"]["base_lrs"] == [LR / slow]
     assert found["fast schedule"]["base_lrs"] == [2 * LR / fast]
+    # Two keys that are spelled alike are two optimizers all the same.
+    save({1: value["slow"], "1": value["fast"]}, path)
+    report = convert_checkpoint(path, lr_ratio="auto", force=True)
+    assert [item.ratio for item in report.optimizers] == [slow, fast]
 
 
 def test_loaded_with_load_optimizer(run, source):
