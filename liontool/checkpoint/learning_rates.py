@@ -224,7 +224,8 @@ def _unknown_note(scheduler: Scheduler) -> str:
     if kind_of(scheduler) is not None:
         return ""
     scaled = set(rate_keys(scheduler))
-    left = [name for name in scheduler.fields if name not in scaled and "lr" in name.split("_")]
+    names = [name for name in scheduler.fields if name not in scaled]
+    left = [str(name) for name in names if "lr" in str(name).split("_")]  # not all are text
     if left:
         return (
             f"{_named(scheduler)}: its class is not known, and {', '.join(left)} may hold a "

@@ -353,6 +353,7 @@ def test_notes():
     assert "keeps steps, low in the file" in note({"lr_lambdas": [{"steps": 3, "low": 1e-5}]})[0]
     assert "schedulers.0: its class is not known, and init_lr may" in note({"init_lr": 1.0})[0]
     assert "keeps no learning rate in the file" in note({"last_batch_iteration": 11})[0]
+    assert "keeps no learning rate in the file" in note({True: 11, None: 1})[0]
     assert note({"gamma": 0.5, "base_lrs": [1.0]}) == ()
 
 
