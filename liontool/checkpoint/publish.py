@@ -68,7 +68,10 @@ def check_target(target: Path, *, force: bool, is_folder: bool) -> None:
         OutputExistsError: `target` is there and `force` is false.
         PublishError: It is of the other kind, or there is no folder for it.
     """
-    _Stage(target, force, is_folder=is_folder).check_target()
+    try:
+        _Stage(target, force, is_folder=is_folder).check_target()
+    except OSError as error:
+        raise PublishError(f"{target}: cannot be written to: {error.strerror}") from error
 
 
 class NewFolder:

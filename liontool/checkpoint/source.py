@@ -45,8 +45,8 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_folder = path.is_dir()
         self._marks = _marks(path)
+        self.is_folder = path.is_dir()
         self._documents: dict[str, Document] = {}
 
     def listing(self) -> tuple[str, ...]:

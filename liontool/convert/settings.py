@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from liontool.states import LIONS, Lion, lion_of
 
+_MOST_RATIO = 1_000_000
 DEFAULT_BETAS = (0.9, 0.99)
 TARGETS = ("lion", "lion-sf")
 MOMENTA = ("copy", "scaled", "zeros")
@@ -45,8 +45,10 @@ class Settings:
     allow: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.ratio) and self.ratio > 0):
-            raise ValueError(f"lr_ratio must be a positive number, got {self.ratio}")
+        if not 1 / _MOST_RATIO <= self.ratio <= _MOST_RATIO:  # beyond it, rates overflow
+            raise ValueError(
+                f"lr_ratio must be a positive number up to {_MOST_RATIO:,}, got {self.ratio}"
+            )
         _one_of("to", self.to, TARGETS)
         if self.to not in self.lion.targets:
             able = ", ".join(name for name, lion in LIONS.items() if self.to in lion.targets)

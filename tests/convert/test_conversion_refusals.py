@@ -13,6 +13,7 @@ from liontool import convert_checkpoint, read_checkpoint
 from liontool.errors import (
     AmbiguousError,
     LayoutError,
+    PublishError,
     ReadError,
     RefusedError,
     SourceChangedError,
@@ -140,6 +141,15 @@ def test_nothing_there(tmp_path):
     """A path without a file is an error that says so."""
     with pytest.raises(ReadError, match=r"gone\.pt: no such file or folder"):
         convert_checkpoint(tmp_path / "gone.pt", lr_ratio=RATIO)
+
+
+def test_names_that_no_system_takes(tmp_path, refused):
+    """A name that is too long is an error of the path, for source and output."""
+    long = "x" * 300 + ".pt"
+    with pytest.raises(ReadError, match="File name too long"):
+        convert_checkpoint(tmp_path / long, lr_ratio=RATIO)
+    value = {"optimizer": adamw()[1].state_dict()}
+    refused(value, PublishError, "File name too long", output=tmp_path / long)
 
 
 # --- moments ------------------------------------------------------------------------------------
@@ -289,6 +299,8 @@ def test_maximize(tmp_path, refused):
     [
         ({"lr_ratio": 0}, "lr_ratio must be a positive number"),
         ({"lr_ratio": float("nan")}, "lr_ratio must be a positive number"),
+        ({"lr_ratio": 1e-320}, "lr_ratio must be a positive number"),
+        ({"lr_ratio": 1e300}, "lr_ratio must be a positive number up to 1,000,000"),
         ({"betas": (0.9, 1.0)}, r"betas\[1\] must lie in \[0, 1\), got 1.0"),
         ({"to": "sgd"}, "to must be one of lion, lion-sf"),
         ({"package": "lion"}, "unknown package 'lion'"),

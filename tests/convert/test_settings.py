@@ -10,8 +10,8 @@ from liontool.convert.settings import Settings
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ratio": 0}, "lr_ratio must be a positive number, got 0"),
-        ({"ratio": float("nan")}, "lr_ratio must be a positive number, got nan"),
+        ({"ratio": 0}, "lr_ratio must be a positive number up to 1,000,000, got 0"),
+        ({"ratio": float("nan")}, "lr_ratio must be a positive number up to 1,000,000, got nan"),
         ({"to": "sgd"}, "to must be one of lion, lion-sf; got 'sgd'"),
         ({"package": "tim"}, r"unknown package 'tim', did you mean 'timm'\?"),
         (
