@@ -38,7 +38,7 @@ class Checksum:
         self.value = zlib.crc32(data, self.value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Literal:
     """Bytes that are there already: headers, pickles, padding."""
 
@@ -49,7 +49,7 @@ class Literal:
         return len(self.data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Raw:
     """A range of another file as it is.
 
@@ -68,7 +68,7 @@ class Raw:
         return self.span.length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stream:
     """The elements of a tensor in order, little-endian: computed, or gathered from a storage.
 
@@ -87,7 +87,7 @@ class Stream:
         return self.tensor.nbytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Late:
     """Bytes that are known only when the pieces before them are written."""
 

@@ -127,7 +127,7 @@ class Opaque:
     state: Value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a value lives: the name of a document, and the keys and indices that lead to it."""
 
@@ -141,14 +141,14 @@ class Place:
         return ".".join(str(key) for key in self.path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Take the entry at `place` out of its mapping or sequence."""
 
     place: Place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Replace:
     """Put `value` where another was. Only this slot changes, not aliases of the old value."""
 
@@ -156,7 +156,7 @@ class Replace:
     value: Value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Insert:
     """Add `value` to the end of a mapping under the last key of `place`."""
 

@@ -34,7 +34,7 @@ class Fields(Mapping[str, Value]):
     ) -> None:
         self._values = dict(values)
         self.place = place
-        self._places = dict(places or {})
+        self._places = dict(places) if places else None
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -50,7 +50,7 @@ class Fields(Mapping[str, Value]):
 
     def place_of(self, name: str) -> Place:
         """Where `name` lives, or would live if it were added."""
-        if name in self._places:
+        if self._places and name in self._places:
             return self._places[name]
         if self.place is None:
             raise LookupError(f"'{name}' has no place in a file")
@@ -66,7 +66,7 @@ class Fields(Mapping[str, Value]):
         return Fields(kept, self.place, self._places)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slot:
     """What an optimizer keeps for one parameter.
 

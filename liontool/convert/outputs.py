@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from liontool.checkpoint import formats, state_file
+from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.document import Edit, TensorRef
 from liontool.checkpoint.formats import safetensors_file
 from liontool.checkpoint.model import Checkpoint
@@ -90,6 +91,7 @@ def _keep_off(source: Path, output: Path) -> None:
         raise PublishError(f"{output}: the source {source} lies in it; choose another -o")
 
 
+@paused_collector()
 def contents(
     source: Source,
     kind: Kind,

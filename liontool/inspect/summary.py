@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from liontool.checkpoint import frameworks
+from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.document import Document, TensorRef, tensors
 from liontool.checkpoint.frameworks.torch_layout import count
 from liontool.checkpoint.learning_rates import describe
@@ -155,6 +156,7 @@ class Summary:
         return found
 
 
+@paused_collector()
 def summarise(path: str | PathLike[str], framework: str | None = None) -> Summary:
     """Look into a checkpoint. A file without an optimizer is fine.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ from liontool.checkpoint.document import (
     tensors,
 )
 from liontool.checkpoint.formats.pickle_emit import emit
-from liontool.checkpoint.formats.pickle_encode import storage_id
-from liontool.checkpoint.formats.pickle_nodes import Node
+from liontool.checkpoint.formats.pickle_encode import NewStorage, storage_id
 from liontool.checkpoint.formats.pickle_parse import parse
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
 from liontool.errors import LayoutError, LimitError
@@ -39,11 +39,22 @@ def at(*path: Key) -> Place:
     return Place("", path)
 
 
+def written(
+    tree: Tree,
+    edits: Sequence[Edit],
+    new_storage: NewStorage | None = None,
+    protocol: int = 2,
+) -> bytes:
+    """The edited pickle."""
+    with tree.edited(edits, new_storage) as root:
+        return emit(root, protocol)
+
+
 def edited(value: object, *edits: Edit, protocol: int = 2) -> Any:
     """The object that the edited pickle of `value` loads as."""
     data = pickle.dumps(value, protocol)
     tree = tree_of(data)
-    made = emit(tree.edited(edits), protocol)
+    made = written(tree, edits, protocol=protocol)
     assert emit(tree.root, protocol) == emit(parse(data, where="x")[0], protocol)
     return pickle.loads(made)
 
@@ -134,9 +145,8 @@ def test_edit_under_an_alias() -> None:
 def test_tuple_put_right_into_itself() -> None:
     """Python has no such tuple; writing one ends in an error."""
     tree = tree_of(pickle.dumps([(1, 2)], 2))
-    root = tree.edited([Replace(at(0, 0), tree.value[0])])
     with pytest.raises(LimitError, match="too tangled to be written"):
-        emit(root, 2)
+        written(tree, [Replace(at(0, 0), tree.value[0])])
 
 
 def test_replace_changes_one_slot_only() -> None:
@@ -149,7 +159,7 @@ def test_views_as_values() -> None:
     """A view of the tree put somewhere else is an alias there, even from inside of a new list."""
     tree = tree_of(pickle.dumps({"a": [1], "b": (2, [3]), "c": 0}, 2))
     edits = [Replace(at("c"), [tree.value["a"]]), Insert(at("d"), tree.value["b"])]
-    made = pickle.loads(emit(tree.edited(edits), 2))
+    made = pickle.loads(written(tree, edits))
     assert made == {"a": [1], "b": (2, [3]), "c": [[1]], "d": (2, [3])}
     assert made["c"][0] is made["a"]
     assert made["b"] is made["d"]
@@ -158,9 +168,8 @@ def test_views_as_values() -> None:
 def test_view_of_an_edited_container() -> None:
     """A view stands for its container as it is after all edits."""
     tree = tree_of(pickle.dumps({"a": {"x": 1}}, 2))
-    made = pickle.loads(
-        emit(tree.edited([Insert(at("b"), tree.value["a"]), Replace(at("a", "x"), 2)]), 2)
-    )
+    edits = [Insert(at("b"), tree.value["a"]), Replace(at("a", "x"), 2)]
+    made = pickle.loads(written(tree, edits))
     assert made["b"] == {"x": 2}
     assert made["a"] is made["b"]
 
@@ -168,7 +177,7 @@ def test_view_of_an_edited_container() -> None:
 def test_dict_put_into_itself() -> None:
     """A view put below itself makes a cycle."""
     tree = tree_of(pickle.dumps({"a": {}}, 2))
-    made = pickle.loads(emit(tree.edited([Insert(at("a", "me"), tree.value["a"])]), 2))
+    made = pickle.loads(written(tree, [Insert(at("a", "me"), tree.value["a"])]))
     assert made["a"]["me"] is made["a"]
 
 
@@ -176,8 +185,8 @@ def test_loop_through_a_shared_list() -> None:
     """A container put into a list that it shares with others makes a loop for all of them."""
     shared = [1, 2]
     tree = tree_of(pickle.dumps({"a": shared, "b": [shared, (shared, shared)]}, 2))
-    root = tree.edited([Replace(at("b", 0, 0), tree.value["b"]), Delete(at("a"))])
-    made = pickle.loads(emit(root, 2))
+    edits = [Replace(at("b", 0, 0), tree.value["b"]), Delete(at("a"))]
+    made = pickle.loads(written(tree, edits))
     assert made["b"][0][0] is made["b"]
     assert made["b"][1][0] is made["b"][1][1] is made["b"][0]
 
@@ -192,15 +201,22 @@ def test_edit_inside_an_opaque_object() -> None:
     thing.__dict__.update(lr=1.0, me=thing)
     tree = tree_of(pickle.dumps([thing], 2))
     name = tree.value[0].name
-    made = pickle.loads(emit(tree.edited([Replace(at(0, name, "lr"), 0.5)]), 2))
+    made = pickle.loads(written(tree, [Replace(at(0, name, "lr"), 0.5)]))
     assert made[0].lr == 0.5
     assert made[0].me is made[0]
 
 
-def test_no_edit_is_the_same_graph() -> None:
-    """Without edits nothing is copied."""
-    tree = tree_of(pickle.dumps({"a": [1, (2,)]}, 2))
-    assert tree.edited([]) is tree.root
+def test_edits_are_undone() -> None:
+    """The graph is as it was when its edited form has been used, also if that failed."""
+    data = pickle.dumps({"a": [1, (2, 3)], "b": {}}, 2)
+    tree = tree_of(data)
+    before = emit(tree.root, 2)
+    edits = [Delete(at("a", 1, 0)), Replace(at("a", 0), 5), Insert(at("b", "new"), 1)]
+    assert written(tree, edits) != before
+    assert emit(tree.root, 2) == before
+    with pytest.raises(LimitError), tree.edited(edits):
+        raise LimitError("while it is written")
+    assert emit(tree.root, 2) == before
 
 
 def test_the_same_edit_twice() -> None:
@@ -235,10 +251,10 @@ def test_edits_that_make_no_sense(edits: list[Edit], message: str) -> None:
 def test_python_2_pairs_stay() -> None:
     """Values in pairs can be replaced; pairs cannot be taken out."""
     data = b"ccollections\nOrderedDict\n((lp0\n(lp1\nS'a'\naI1\naatR."
-    made = emit(tree_of(data).edited([Replace(at("a"), 2)]), 2)
+    made = written(tree_of(data), [Replace(at("a"), 2)])
     assert pickle.loads(made) == {"a": 2}
     with pytest.raises(ValueError, match="pair as Python 2 writes it"):
-        tree_of(data).edited([Delete(at("a"))])
+        written(tree_of(data), [Delete(at("a"))])
 
 
 # Tensors
@@ -252,8 +268,13 @@ def ref(dtype: str, *shape: int) -> TensorRef:
     return TensorRef(dtype, shape, Computed(lambda: iter(())), "made")
 
 
-def reread(root: Node) -> Tree:
-    return Tree(parse(emit(root, 2), where="y")[0], Storages(), "y")
+def reread(tree: Tree, edits: Sequence[Edit], new_storage: NewStorage | None = None) -> Tree:
+    """The edited pickle, read again."""
+    return tree_of_file(written(tree, edits, new_storage))
+
+
+def tree_of_file(data: bytes) -> Tree:
+    return Tree(parse(data, where="y")[0], Storages(), "y")
 
 
 def test_dropped_tensors_lose_their_storage() -> None:
@@ -261,7 +282,7 @@ def test_dropped_tensors_lose_their_storage() -> None:
     base = torch.zeros(6)
     tree = tree_of(data_of({"a": base, "b": base[1:], "c": torch.ones(2)}))
     assert len(collect_storages(tree.root)) == 3
-    left = reread(tree.edited([Delete(at("a")), Delete(at("c"))]))
+    left = reread(tree, [Delete(at("a")), Delete(at("c"))])
     assert [view.source.offset for view in left.value.values()] == [1]
     assert len(collect_storages(left.root)) == 1
 
@@ -269,9 +290,9 @@ def test_dropped_tensors_lose_their_storage() -> None:
 def test_tensor_moved() -> None:
     """A TensorRef of the file put elsewhere is the same object there."""
     tree = tree_of(data_of({"a": torch.zeros(6), "b": 0}))
-    again = reread(tree.edited([Replace(at("b"), tree.value["a"])]))
+    again = reread(tree, [Replace(at("b"), tree.value["a"])])
     assert again.value["a"] is again.value["b"]
-    moved = reread(tree.edited([Replace(at("b"), tree.value["a"]), Delete(at("a"))]))
+    moved = reread(tree, [Replace(at("b"), tree.value["a"]), Delete(at("a"))])
     assert moved.value["b"].shape == (6,)
 
 
@@ -280,7 +301,7 @@ def test_new_look_into_a_storage() -> None:
     tree = tree_of(data_of({"a": torch.zeros(6)}))
     storage = tree.value["a"].source.storage
     view = TensorRef("float32", (2, 2), Stored(storage, (1, 2), 1))
-    again = reread(tree.edited([Insert(at("b"), view)]))
+    again = reread(tree, [Insert(at("b"), view)])
     assert again.value["b"].shape == (2, 2)
     assert again.value["b"].source == Stored(again.value["a"].source.storage, (1, 2), 1)
 
@@ -289,7 +310,7 @@ def test_new_look_into_a_storage() -> None:
 def test_new_tensor(dtype: str) -> None:
     """A tensor that is not in the file gets a storage of its own, row-major."""
     tree = tree_of(data_of({"a": torch.zeros(6)}))
-    again = reread(tree.edited([Insert(at("b"), ref(dtype, 3, 2))], ids))
+    again = reread(tree, [Insert(at("b"), ref(dtype, 3, 2))], ids)
     made = again.value["b"]
     assert (made.dtype, made.shape, made.source.stride) == (dtype, (3, 2), (2, 1))
     assert made.source.storage.label == "data/new"
@@ -316,7 +337,7 @@ def shape_of(node: Any) -> Any:
 def test_one_new_tensor_in_two_places() -> None:
     """A new TensorRef is one object in the pickle however often it is used."""
     tensor = ref("float32", 2)
-    made = reread(encode({"a": tensor, "b": [tensor]}, ids)).value
+    made = tree_of_file(emit(encode({"a": tensor, "b": [tensor]}, ids), 2)).value
     assert made["a"] is made["b"][0]
 
 
@@ -399,7 +420,7 @@ def test_edits_of_an_optimizer_file() -> None:
     tree = tree_of(data_of(optimizer.state_dict()))
     edits: list[Edit] = [Delete(at("state", i, "exp_avg_sq")) for i in range(3)]
     edits.append(Replace(at("param_groups", 0, "betas"), (0.9, 0.99)))
-    again = reread(tree.edited(edits))
+    again = reread(tree, edits)
     assert [path[-1] for path, _ in tensors(again.value)] == ["step", "exp_avg"] * 3
     assert list(again.value["param_groups"][0]["betas"]) == [0.9, 0.99]
     assert Storage(Span(Path("x"), 0, 0)) != again.value["state"][0]["step"].source.storage

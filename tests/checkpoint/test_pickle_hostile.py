@@ -15,6 +15,7 @@ import torch
 
 from liontool.checkpoint.document import (
     Delete,
+    Edit,
     Insert,
     Opaque,
     Place,
@@ -65,10 +66,11 @@ def use(data: bytes) -> Tree:
     value = tree.value
     if isinstance(value, MappingView) and len(value):
         key = next(iter(value))
-        for edits in ([Delete(Place("", (key,)))], [Replace(Place("", (key,)), value)]):
-            parse(emit(tree.edited(edits), 2), where="edited")
-        edits = [Insert(Place("", ("new key",)), value)]
-        parse(emit(tree.edited(edits), 4), where="edited")
+        edits: list[Edit] = [Delete(Place("", (key,))), Replace(Place("", (key,)), value)]
+        edits.append(Insert(Place("", ("new key",)), value))
+        for edit in edits:
+            with tree.edited([edit]) as root:
+                parse(emit(root, 2), where="edited")
     parse(emit(tree.root, 4), where="again")
     return tree
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.copying import Piece
 from liontool.checkpoint.document import Document, Edit, TensorRef, Value
 from liontool.errors import FormatError, LayoutError, ReadError
@@ -52,6 +53,7 @@ _STRANGERS: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
+@paused_collector()
 def open_document(path: Path, name: str = "") -> Document:
     """Read one file: its tree of values, no tensor data.
 

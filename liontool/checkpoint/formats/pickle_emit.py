@@ -24,8 +24,8 @@ from liontool.checkpoint.formats.pickle_nodes import (
 )
 from liontool.errors import LimitError
 
-MAX_OPCODES = 12_000_000
-"""More is written only if an edit tangles a graph that was made to be tangled."""
+MAX_STEPS = 24_000_000
+"""Two for each opcode; more are taken only if an edit tangles a graph made to be tangled."""
 
 MAX_LOOPS = 1000
 """Tuples that contain themselves are written twice; without a list on the way it never ends."""
@@ -43,7 +43,7 @@ def emit(root: Node, protocol: int) -> bytes:
     Raises:
         LimitError: The graph is tangled beyond measure.
     """
-    shared: set[int] = set()
+    shared: set[Node] = set()
     while True:
         writer = _Writer(protocol, shared)
         data = writer.run(root)
@@ -77,34 +77,35 @@ class _Writer:
     """One go at writing.
 
     Attributes:
-        memo: Memo numbers of what is written, by identity of the node.
+        memo: Memo numbers of what is written.
         begun: Composites that were met, and are not in the memo (yet).
         shared: Nodes that need the memo though the file did not put them there.
         loops: How often something was met inside of itself before it was in the memo.
         found_shared: The same, found in this go; what was written is then of no use.
     """
 
-    def __init__(self, protocol: int, shared: set[int]) -> None:
+    def __init__(self, protocol: int, shared: set[Node]) -> None:
         self.protocol = protocol
-        self.memo: dict[int, int] = {}
-        self.begun: set[int] = set()
+        self.memo: dict[Node, int] = {}
+        self.begun: set[Node] = set()
         self.shared = shared
-        self.found_shared: set[int] = set()
+        self.found_shared: set[Node] = set()
         self.loops = 0
-        self.out: list[bytes] = []
+        self.out = bytearray()
         self.todo: list[_Work] = []
 
     def run(self, root: Node) -> bytes:
         if self.protocol >= 2:
-            self.out.append(bytes((op.PROTO, self.protocol)))
+            self.out += bytes((op.PROTO, self.protocol))
         todo = self.todo
         todo.append(root)
-        while todo:
+        for _ in range(MAX_STEPS):
+            if not todo:
+                self.out.append(op.STOP)
+                return bytes(self.out)
             work = todo.pop()
-            if type(work) is Atom and work.changes is None:
-                self.atom(work)
-            elif type(work) is bytes:
-                self.out.append(work)
+            if type(work) is bytes:
+                self.out += work
             elif type(work) is _Close:
                 self.close(work.node)
             elif isinstance(work, Node):
@@ -113,10 +114,7 @@ class _Writer:
                 self.body(work.node)
             elif isinstance(work, Change):
                 self.change(work)
-            if len(self.out) > MAX_OPCODES:
-                raise LimitError(_TANGLED)
-        self.out.append(bytes((op.STOP,)))
-        return b"".join(self.out)
+        raise LimitError(_TANGLED)
 
     def begin(self, node: Node) -> None:
         if not node.changes:
@@ -129,52 +127,47 @@ class _Writer:
 
     def body(self, node: Node) -> None:
         if type(node) is Ref:
-            target = node.target
-            if id(target) in self.memo:
-                self.get(target)
-            else:
-                self.todo.append(target)
+            node = node.target
+            if node not in self.memo:
+                self.todo.append(node)
+                return
+        if node in self.memo:
+            self.get(node)
         elif isinstance(node, Atom):
             self.atom(node)
         elif isinstance(node, Composite):
             self.composite(node)
 
     def atom(self, node: Atom) -> None:
-        if node.memoized and id(node) in self.memo:
-            self.get(node)
-            return
-        self.out.append(node.raw or spell(node.op, node.value))
+        self.out += node.raw or spell(node.op, node.value)
         if node.memoized:
             self.put(node)
 
     def composite(self, node: Composite) -> None:
-        key = id(node)
-        if key in self.memo:
-            self.get(node)
-            return
-        again = key in self.begun and type(node) is not Global
-        if again and not (node.memoized or key in self.shared):
-            self.found_shared.add(key)
+        again = node in self.begun and node.op not in _BARE
+        if again and not (node.memoized or node in self.shared):
+            self.found_shared.add(node)
             return
         self.loops += again
         if self.loops > MAX_LOOPS:
             raise LimitError(_TANGLED)
-        self.begun.add(key)
+        self.begun.add(node)
         self.todo.append(_Close(node))
         if node.op == op.INST:
             self.todo.extend(reversed(node.items[1:]))
         elif node.op != op.PERSID:
             self.todo.extend(reversed(node.items))
         if node.op in op.MARKED:
-            self.out.append(_MARK)
+            self.out.append(op.MARK)
 
     def close(self, node: Composite) -> None:
-        if id(node) in self.memo:  # it is part of itself, and was finished in there
+        if node in self.memo:  # it is part of itself, and was finished in there
             self.discard(node)
             return
-        self.out.append(_closing(node))
-        if node.memoized or id(node) in self.shared:
+        self.out += _closing(node)
+        if node.memoized or node in self.shared:
             self.put(node)
+            self.begun.discard(node)
         if node.changes:
             later = [c for c in node.changes if not (_early(c) or c.through)]
             self.todo.extend(reversed(later))
@@ -182,44 +175,48 @@ class _Writer:
     def discard(self, node: Composite) -> None:
         """Throw away what is on the stack for `node`; fetch it from the memo, as pickle does."""
         if not isinstance(node, Tuple):
-            self.out.extend((_closing(node), _POP))
+            self.out += _closing(node) + _POP
         elif node.op != op.TUPLE:
-            self.out.extend([_POP] * len(node.items))
+            self.out += _POP * len(node.items)
         elif self.protocol:
-            self.out.append(bytes((op.POP_MARK,)))
+            self.out.append(op.POP_MARK)
         else:
-            self.out.extend([_POP] * (len(node.items) + 1))
+            self.out += _POP * (len(node.items) + 1)
         self.get(node)
 
     def change(self, change: Change) -> None:
-        self.todo.append(bytes((change.op,)))
+        if not change.items and not isinstance(change, Drop):
+            return  # an edit has taken all of it
+        self.todo.append(_CODES[change.op])
         self.todo.extend(reversed(change.items))
         if change.op in op.MARKED or (isinstance(change, Drop) and change.marked):
-            self.todo.append(_MARK)
+            self.todo.append(_CODES[op.MARK])
 
     def put(self, node: Node) -> None:
-        number = self.memo[id(node)] = len(self.memo)
+        number = self.memo[node] = len(self.memo)
         if self.protocol >= 4:
-            self.out.append(bytes((op.MEMOIZE,)))
-        elif self.protocol == 0:
-            self.out.append(b"p%d\n" % number)
-        elif number < 256:
-            self.out.append(bytes((op.BINPUT, number)))
+            self.out.append(op.MEMOIZE)
         else:
-            self.out.append(struct.pack("<BI", op.LONG_BINPUT, number))
+            self.out += self.numbered(op.PUT, op.BINPUT, op.LONG_BINPUT, number)
 
     def get(self, node: Node) -> None:
-        number = self.memo[id(node)]
+        self.out += self.numbered(op.GET, op.BINGET, op.LONG_BINGET, self.memo[node])
+
+    def numbered(self, line: int, short: int, long: int, number: int) -> bytes:
+        """An opcode of the memo in the spelling of the protocol."""
         if self.protocol == 0:
-            self.out.append(b"g%d\n" % number)
-        elif number < 256:
-            self.out.append(bytes((op.BINGET, number)))
-        else:
-            self.out.append(struct.pack("<BI", op.LONG_BINGET, number))
+            return b"%c%d\n" % (line, number)
+        if number < 256:
+            return bytes((short, number))
+        return _LONG.pack(long, number)
 
 
-_MARK = bytes((op.MARK,))
-_POP = bytes((op.POP,))
+_BARE = frozenset((op.GLOBAL, op.STACK_GLOBAL, op.EMPTY_TUPLE))
+"""Nothing can be changed in what these make: two of it are as good as one."""
+
+_CODES = [bytes((code,)) for code in range(256)]
+_LONG = struct.Struct("<BI")
+_POP = _CODES[op.POP]
 
 
 def _early(change: Change) -> bool:
@@ -236,7 +233,7 @@ def _closing(node: Composite) -> bytes:
     if node.op == op.PERSID and isinstance(node, PersistentId):
         name = node.items[0]
         return b"P%s\n" % name.raw if isinstance(name, Atom) and name.raw else b"P\n"
-    return bytes((node.op,))
+    return _CODES[node.op]
 
 
 def _named(code: int, name: Global) -> bytes:
@@ -258,4 +255,4 @@ def spell(code: int, value: object) -> bytes:
         data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         if isinstance(data, bytes):
             return struct.pack(_SIZED[code], code, len(data)) + data
-    return bytes((code,))
+    return _CODES[code]

@@ -8,6 +8,7 @@ or on the Ref where it happens, so that writing the nodes in order gives the sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from liontool.checkpoint.formats import pickle_opcodes as op
@@ -182,9 +183,12 @@ class Drop(Change):
 Part: TypeAlias = Node | Drop
 
 
-def depth_of(items: Sequence[Part]) -> int:
+def depth_of(items: Sequence[Node]) -> int:
     """Depth of an object that has `items` in it."""
-    return 1 + max([item.depth for item in items if isinstance(item, Node)], default=0)
+    return 1 + max(map(_DEPTH, items)) if items else 1
+
+
+_DEPTH = attrgetter("depth")
 
 
 def resolve(node: Node) -> Node:
@@ -213,17 +217,18 @@ def _nodes_in(change: Change) -> Iterator[Node]:
 
 
 def walk(root: Node) -> Iterator[Node]:
-    """Every node that can be reached from `root`, once, in the order of the file; no Refs."""
-    seen: set[int] = set()
+    """Every composite that can be reached from `root`, once, in the order of the file."""
+    seen: set[Node] = set()
     todo = [root]
     while todo:
         node = todo.pop()
-        if type(node) is Ref and not node.changes:
-            node = node.target
-        if id(node) in seen:
+        if not node.changes:
+            node = resolve(node)
+            if type(node) is Atom and not node.changes:
+                continue
+        if node in seen:
             continue
-        seen.add(id(node))
-        if type(node) is not Ref:
+        seen.add(node)
+        if isinstance(node, Composite):
             yield node
-        if type(node) is not Atom or node.changes:
-            todo.extend(reversed(list(children(node))))
+        todo.extend(reversed(list(children(node))))

@@ -82,9 +82,21 @@ class _Parser:
         stack: Nodes above the topmost mark.
         dropped: What was thrown away with nothing below it on `stack`; the next node carries it.
         marks: `stack` and `dropped` below each mark.
+        memo: What the pickle numbered from 0 on, as all known writers do: there can be millions.
+        far_memo: What it numbered otherwise.
     """
 
-    __slots__ = ("data", "deepened", "dropped", "marks", "memo", "position", "stack", "where")
+    __slots__ = (
+        "data",
+        "deepened",
+        "dropped",
+        "far_memo",
+        "marks",
+        "memo",
+        "position",
+        "stack",
+        "where",
+    )
 
     def __init__(self, data: bytes, where: str) -> None:
         self.data = data
@@ -93,19 +105,20 @@ class _Parser:
         self.stack: list[Node] = []
         self.dropped: list[Drop] = []
         self.marks: list[tuple[list[Node], list[Drop]]] = []
-        self.memo: dict[int, Node] = {}
+        self.memo: list[Node] = []
+        self.far_memo: dict[int, Node] = {}
         self.deepened = False
 
     def run(self) -> Node:
-        start = 0
+        start, data, readers = 0, self.data, _READERS
         try:
             for _ in range(PickleLimits.OPCODES):
                 start = self.position
-                code = self.data[start]
+                code = data[start]
                 self.position = start + 1
                 if code == op.STOP:
                     return self.finish()
-                _READERS[code](self)
+                readers[code](self)
                 if self.dropped and self.stack:
                     self.carry_dropped()
         except _Refused as refusal:
@@ -144,6 +157,8 @@ class _Parser:
             copy = Ref(node.target)
         elif type(node) is Atom and node.op in _SHARED_OPS and node.changes is None:
             copy = Atom(node.op, node.value)
+        elif node is _NO_ITEMS:
+            copy = Tuple(op.EMPTY_TUPLE)
         if copy is not None:
             self.stack[index] = node = copy
         return node
@@ -160,6 +175,30 @@ class _Parser:
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
+
+    def remember(self, index: int, node: Node) -> None:
+        """Put a node into the memo."""
+        memo = self.memo
+        if index < len(memo):
+            memo[index] = node
+        elif index == len(memo):
+            memo.append(node)
+            self.far_memo.pop(index, None)
+        else:
+            self.far_memo[index] = node
+
+    def recall(self, index: int) -> Node | None:
+        """A node from the memo; None if it is not there."""
+        if 0 <= index < len(self.memo):
+            return self.memo[index]
+        return self.far_memo.get(index)
+
+    def long_number(self) -> int:
+        """A number of four bytes: memo entries of large pickles, hundreds of thousands of them."""
+        position = self.position
+        self.position = position + 4
+        number: int = _LONG.unpack_from(self.data, position)[0]
+        return number
 
     def line(self, limit: int = PickleLimits.LINE) -> bytes:
         """The bytes up to the next newline."""
@@ -208,6 +247,9 @@ def _note(node: Node, change: Change) -> None:
         node.changes = [change]
     else:
         node.changes.append(change)
+
+
+_LONG = struct.Struct("<I")
 
 
 class _Refused(Exception):
@@ -420,9 +462,12 @@ _lined(op.UNICODE, _raw_unicode, PickleLimits.LINE)
 # Containers
 
 
+_NO_ITEMS = Tuple(op.EMPTY_TUPLE)
+
+
 @_reads(op.EMPTY_TUPLE)
 def _empty_tuple(parser: _Parser) -> None:
-    parser.stack.append(Tuple(op.EMPTY_TUPLE))
+    parser.stack.append(_NO_ITEMS)
 
 
 def _short_tuple(code: int, count: int) -> None:
@@ -626,9 +671,11 @@ def _dup(parser: _Parser) -> None:
 def _put(parser: _Parser, index: int) -> None:
     if index < 0:
         _refuse("negative memo index")
-    node = resolve(parser.own(-1))
+    node = parser.stack[-1]
+    if type(node) is Ref or type(node) is Atom or node is _NO_ITEMS:
+        node = resolve(parser.own(-1))
     node.memoized = True
-    parser.memo[index] = node
+    parser.remember(index, node)
 
 
 @_reads(op.PUT)
@@ -638,31 +685,26 @@ def _put_line(parser: _Parser) -> None:
 
 @_reads(op.BINPUT)
 def _binput(parser: _Parser) -> None:
-    position = parser.position
-    parser.position = position + 1
-    node = parser.stack[-1]
-    if type(node) is Ref or type(node) is Atom:
-        node = resolve(parser.own(-1))
-    node.memoized = True
-    parser.memo[parser.data[position]] = node
+    _put(parser, parser.number(1))
 
 
 @_reads(op.LONG_BINPUT)
 def _long_binput(parser: _Parser) -> None:
-    _put(parser, parser.number(4))
+    _put(parser, parser.long_number())
 
 
 @_reads(op.MEMOIZE)
 def _memoize(parser: _Parser) -> None:
-    _put(parser, len(parser.memo))
+    _put(parser, len(parser.memo) + len(parser.far_memo))
 
 
 def _get(parser: _Parser, index: int) -> None:
-    node = parser.memo.get(index)
+    node = parser.recall(index)
     if node is None:
         _refuse(f"memo entry {index} was never made")
     if type(node) is not Ref:
-        parser.memo[index] = node = Ref(node)
+        node = Ref(node)
+        parser.remember(index, node)
     parser.push(node)
 
 
@@ -678,4 +720,4 @@ def _binget(parser: _Parser) -> None:
 
 @_reads(op.LONG_BINGET)
 def _long_binget(parser: _Parser) -> None:
-    _get(parser, parser.number(4))
+    _get(parser, parser.long_number())

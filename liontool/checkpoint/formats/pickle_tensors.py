@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import islice
 from math import prod
 from typing import Any
@@ -99,6 +100,13 @@ def tensor_parts(node: Node) -> tuple[str, list[Node]] | None:
     return None
 
 
+def storage_in(node: Node) -> PersistentId | None:
+    """The persistent id of the storage that a rebuilt tensor looks into."""
+    parts = tensor_parts(node)
+    pid = parts[1][0] if parts and parts[1] else None
+    return pid if isinstance(pid, PersistentId) else None
+
+
 def _from_type(arguments: list[Node]) -> tuple[str, list[Node]] | None:
     """What `_rebuild_from_type_v2(function, type, arguments, state)` calls for torch's types."""
     if len(arguments) != 4:
@@ -178,7 +186,13 @@ def _integers(node: Node) -> tuple[int, ...] | None:
         return None
     found = [atom.value for atom in map(resolve, nodes) if isinstance(atom, Atom)]
     good = len(found) == len(nodes) and all(type(n) is int and 0 <= n < _BIG for n in found)
-    return tuple(found) if good else None
+    return _shared(tuple(found)) if good else None
+
+
+@lru_cache(maxsize=1024)
+def _shared(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """One tuple for all that are equal: thousands of tensors have a few shapes."""
+    return numbers
 
 
 def _check_bounds(

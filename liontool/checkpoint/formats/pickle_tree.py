@@ -7,9 +7,10 @@ identity: equality of graphs that may contain themselves has no good answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, overload
 
-from liontool.checkpoint.document import Edit, Key, Opaque, Storage, TensorRef, Value
+from liontool.checkpoint.document import Edit, Key, Opaque, Storage, Stored, TensorRef, Value
 from liontool.checkpoint.formats import pickle_opcodes as op
 from liontool.checkpoint.formats.pickle_content import (
     class_of,
@@ -35,6 +36,7 @@ from liontool.checkpoint.formats.pickle_tensors import (
     bytes_of,
     numpy_scalar,
     persistent_values,
+    storage_in,
     tensor,
 )
 
@@ -135,6 +137,9 @@ class _OpaqueView(Opaque):
         return f"<{self.name}>"
 
 
+_VIEWS = (MappingView, SequenceView, TensorRef, Opaque)
+
+
 class Tree:
     """A pickle's graph, seen as plain values.
 
@@ -150,12 +155,10 @@ class Tree:
         self.root = root
         self._storage_of = storage_of
         self._where = where
-        self._views: dict[int, Value] = {}  # by node
-        self._keys: dict[int, Opaque] = {}  # by node
-        self._contents: dict[int, Value] = {}  # by node
-        self._nodes: dict[int, Node] = {}  # by view
-        self._storages: dict[int, Storage] = {}  # by persistent id
-        self._pids: dict[int, PersistentId] = {}  # by storage
+        # Nodes, views and storages are all compared by identity.
+        self._views: dict[Node, Value] = {}
+        self._keys: dict[Node, Opaque] = {}
+        self._contents: dict[Node, Value] = {}
 
     @property
     def value(self) -> Value:
@@ -167,11 +170,9 @@ class Tree:
         node = resolve(node)
         if isinstance(node, Atom):
             return node.value
-        if id(node) not in self._views:
-            self._views[id(node)] = made = self._made(node, path)
-            if isinstance(made, (MappingView, SequenceView, TensorRef, Opaque)):
-                self._nodes.setdefault(id(made), node)
-        return self._views[id(node)]
+        if node not in self._views:
+            self._views[node] = self._made(node, path)
+        return self._views[node]
 
     def key(self, node: Node) -> Any:
         """A node as a key of a dict: a plain value, or an Opaque that is equal to nothing else.
@@ -185,10 +186,13 @@ class Tree:
         huge = isinstance(value, int) and value.bit_length() > _KEY_BITS
         if not huge and (isinstance(node, Atom) or value is not None):
             return value
-        return self._keys.setdefault(id(node), Opaque(kind_of(node) or "object", (), None))
+        return self._keys.setdefault(node, Opaque(kind_of(node) or "object", (), None))
 
-    def edited(self, edits: Sequence[Edit], new_storage: NewStorage | None = None) -> Node:
-        """A copy of the graph with edits applied; this one stays as it is.
+    @contextmanager
+    def edited(
+        self, edits: Sequence[Edit], new_storage: NewStorage | None = None
+    ) -> Iterator[Node]:
+        """The graph with edits applied, for as long as the context lasts.
 
         Args:
             edits: Their values are plain, or views and TensorRefs of this tree, or new TensorRefs.
@@ -197,19 +201,30 @@ class Tree:
         Raises:
             ValueError: The edits contradict each other, or a place is not there.
         """
-        encoder = Encoder(new_storage, self._node_of, self._storage_node)
-        editor = Editor(self.root, self.key, encoder)
+        undo = self._apply(edits, new_storage)
+        try:
+            yield self.root
+        finally:
+            undo()
+
+    def _apply(self, edits: Sequence[Edit], new_storage: NewStorage | None) -> Callable[[], None]:
+        nodes = {view: node for node, view in self._views.items() if isinstance(view, _VIEWS)}
+        holders = {
+            view.source.storage: node
+            for view, node in nodes.items()
+            if isinstance(view, TensorRef) and isinstance(view.source, Stored)
+        }
+
+        def node_of(value: Value) -> Node | None:
+            return nodes.get(value) if isinstance(value, _VIEWS) else None
+
+        def storage_node(storage: Storage) -> PersistentId | None:
+            return storage_in(holders[storage]) if storage in holders else None
+
+        editor = Editor(self.root, self.key, Encoder(new_storage, node_of, storage_node))
         for edit in edits:
             editor.add(edit)
-        return editor.copy()
-
-    def _node_of(self, value: Value) -> Node | None:
-        """The node that a view shows, if it is a view of this tree."""
-        node = self._nodes.get(id(value))
-        return node if node is not None and self._views[id(node)] is value else None
-
-    def _storage_node(self, storage: Storage) -> PersistentId | None:
-        return self._pids.get(id(storage))
+        return editor.apply()
 
     def _made(self, node: Node, path: Path) -> Value:
         if is_mapping(node) and isinstance(node, Composite):
@@ -245,9 +260,9 @@ class Tree:
         state = state_of(node)
         if state is not None:
             return self.view(state, path)
-        if id(node) not in self._contents:
-            self._contents[id(node)] = self._contents_of(node, path)
-        return self._contents[id(node)]
+        if node not in self._contents:
+            self._contents[node] = self._contents_of(node, path)
+        return self._contents[node]
 
     def _contents_of(self, node: Call, path: Path) -> Value:
         """What was put into an object of an unknown class by changes, not by arguments."""
@@ -259,10 +274,7 @@ class Tree:
         return None
 
     def _storage(self, pid: PersistentId) -> Storage:
-        if id(pid) not in self._storages:
-            self._storages[id(pid)] = storage = self._storage_of(persistent_values(pid))
-            self._pids.setdefault(id(storage), pid)
-        return self._storages[id(pid)]
+        return self._storage_of(persistent_values(pid))
 
 
 def _label(path: Path) -> str:

@@ -31,7 +31,7 @@ from liontool.errors import FormatError, LimitError
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _COUNT = 8
-_WINDOW = 1 << 20
+_WINDOW = 1 << 24
 
 
 def is_legacy(head: bytes) -> bool:
@@ -81,12 +81,13 @@ class TorchLegacyDocument:
     ) -> list[Piece]:
         """The pieces of the same file with `edits` applied. It has no place for the provenance."""
         added = NewStorages(map(str, self._storages), ending=(None,))
-        root = self._tree.edited(edits, added)
-        used = {storage_key(pid) for pid in collect_storages(root)}
+        with self._tree.edited(edits, added) as root:
+            pickles = emit(root, self._protocol)
+            used = {storage_key(pid) for pid in collect_storages(root)}
         kept = [key for key in self._storages if key in used]
         names = [*kept, *added.tensors]
         keys = self._keys if names == list(self._storages) else encode(names)
-        pickles = emit(root, self._protocol) + emit(keys, self._protocol)
+        pickles += emit(keys, self._protocol)
         pieces: list[Piece] = [Raw(self._head), Literal(pickles)]
         scanned = self._by_root(scan)
         for key in kept:

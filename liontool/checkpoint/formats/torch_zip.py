@@ -84,17 +84,16 @@ class TorchZipDocument:
     ) -> list[Piece]:
         """The pieces of the same file with `edits` applied."""
         added = NewStorages(self._storages)
-        root = self._tree.edited(edits, added)
-        there = {*self._storages, *added.tensors}
-        used = [
-            key for key in dict.fromkeys(map(storage_key, collect_storages(root))) if key in there
-        ]
+        with self._tree.edited(edits, added) as root:
+            pickle = emit(root, self._protocol)
+            keys = dict.fromkeys(map(storage_key, collect_storages(root)))
+        used = [key for key in keys if key in self._storages or key in added.tensors]
         scanned = by_storage(scan)
         writer = ZipWriter(_alignment(self._records, self._prefix))
         for name in self._names(used, added, bool(edits), provenance is not None):
             key = name.removeprefix(self._prefix + "data/")
             if name == self._prefix + "data.pkl":
-                _add_bytes(writer, name, emit(root, self._protocol))
+                _add_bytes(writer, name, pickle)
             elif name not in self._records:
                 _add_tensor(writer, name, added.tensors[key], scan, self._byteorder)
             else:

@@ -36,7 +36,7 @@ MARK16, MARK32 = 0xFFFF, 0xFFFFFFFF
 _MAX_COMMENT = 0xFFFF
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One uncompressed record of a zip file.
 
@@ -51,7 +51,7 @@ class Record:
     crc: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """One line of the central directory."""
 

@@ -52,8 +52,10 @@ class ZipWriter:
         line = _Line(name.encode(), total(body), crc, self._offset)
         header = _local_header(line, self._alignment)
         self._append(Literal(header), *body)
-        if line.size:
+        if line.size and isinstance(crc, Checksum):
             self._append(Late(24 if line.wide else 16, line.descriptor))
+        elif line.size:
+            self._append(Literal(line.descriptor()))
         self._lines.append(line)
 
     def finish(self) -> list[Piece]:
@@ -66,11 +68,16 @@ class ZipWriter:
         return self._pieces
 
     def _append(self, *pieces: Piece) -> None:
-        self._pieces.extend(pieces)
         self._offset += total(pieces)
+        for piece in pieces:
+            last = self._pieces[-1] if self._pieces else None
+            if isinstance(piece, Literal) and isinstance(last, Literal) and last.length < _JOINED:
+                self._pieces[-1] = Literal(last.data + piece.data)
+            else:
+                self._pieces.append(piece)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Line:
     """What the directory says of one record."""
 
@@ -111,6 +118,9 @@ class _Line:
         )  # fmt: skip
         return fixed + self.name + self.wide
 
+
+_JOINED = 4096
+"""Shorter literals take up the one that follows: half as many objects, and half as many writes."""
 
 _DATE = 0x21
 """1 January 1980, the first day that a zip file knows."""

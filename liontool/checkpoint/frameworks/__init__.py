@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.document import Document, Place, Value
 from liontool.checkpoint.frameworks import (
     hf_trainer,
@@ -50,6 +51,7 @@ def named(name: str) -> Framework:
     raise LayoutError(f"unknown framework '{name}'; choose from: {names}")
 
 
+@paused_collector()
 def find(
     source: Source, name: str | None = None, optimizer_paths: Sequence[str] = ()
 ) -> tuple[Framework, Checkpoint]:
