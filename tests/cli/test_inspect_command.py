@@ -31,7 +31,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def _cells(out: str, start: str) -> list[str]:
-    (line,) = (line for line in out.splitlines() if line.strip().startswith(start))
+    (line,) = (line for line in out.splitlines() if line.startswith(f"  {start}"))
     return re.split(r"  +", line.strip())
 
 
