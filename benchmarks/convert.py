@@ -5,7 +5,7 @@ Yardsticks, run in turn with ours: `cp` of the output bytes followed by fsync, a
 without the start of Python and its imports. Memory is RssAnon, sampled: max RSS counts the page
 cache too.
 
-    python benchmarks/convert.py [--gigabytes 2] [--rounds 5] [--folder .]
+    python benchmarks/convert.py [--gigabytes 2] [--parameters 96] [--rounds 5] [--folder .]
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from pathlib import Path
 
 from liontool.checkpoint.source import open_source
 
-TENSORS = 96
 BUDGETS = {"safetensors": 1.1, "torch zip": 1.3}
 MEMORY_BUDGET = 64_000_000
 HEADER_FACTOR = 16
@@ -88,14 +87,16 @@ class Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the source")
+    parser.add_argument("--parameters", type=int, default=96, help="parameters of the model")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each command")
     parser.add_argument("--folder", type=Path, default=Path(), help="where the files go")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         source = Path(folder, "adamw.ckpt")
-        elements = int(options.gigabytes * 1e9 / 4 / 3 / TENSORS)
+        count = options.parameters
+        elements = int(options.gigabytes * 1e9 / 4 / 3 / count)
         subprocess.run(
-            [sys.executable, "-c", MAKE, source, str(elements), str(TENSORS)], check=True
+            [sys.executable, "-c", MAKE, source, str(elements), str(count)], check=True
         )
         print(f"{source.stat().st_size / 1e9:.2f} GB of AdamW checkpoint, {options.rounds} rounds")
         for container, suffix in (("torch zip", ".ckpt"), ("safetensors", ".safetensors")):

@@ -42,12 +42,13 @@ def _add(digest: _Hash, document: Document) -> None:
 
 def _spans(document: Document) -> list[Span]:
     """Where the tensors of the file itself lie, in order; shards of an index are other files."""
-    found = {
-        tensor.source.storage.span
+    storages = {
+        tensor.source.storage
         for _, tensor in tensors(document.tree)
         if isinstance(tensor.source, Stored)
     }
-    return sorted((s for s in found if s.file == document.path), key=lambda span: span.offset)
+    spans = (storage.span for storage in storages)
+    return sorted((s for s in spans if s.file == document.path), key=lambda span: span.offset)
 
 
 def _add_bytes(digest: _Hash, read: Callable[[int], bytes], count: int) -> None:

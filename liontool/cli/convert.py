@@ -113,10 +113,11 @@ def convert(
     if lr_ratio is None:
         raise ValueError(_ratio_missing(source))
     ratio, pair = options.ratio(lr_ratio), options.betas(betas)
+    from liontool.checkpoint.collector import paused_collector
     from liontool.cli import progress
     from liontool.convert import convert_checkpoint
 
-    with progress.copying() as advance:
+    with progress.copying() as advance, paused_collector():
         report = convert_checkpoint(
             Path(source),
             output=Path(output) if output else None,

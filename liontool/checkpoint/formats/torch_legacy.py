@@ -82,13 +82,13 @@ class TorchLegacyDocument:
         """The pieces of the same file with `edits` applied. It has no place for the provenance."""
         added = NewStorages(map(str, self._storages), ending=(None,))
         with self._tree.edited(edits, added) as root:
-            pickles = emit(root, self._protocol)
+            pickle = emit(root, self._protocol)
             used = {storage_key(pid) for pid in collect_storages(root)}
         kept = [key for key in self._storages if key in used]
         names = [*kept, *added.tensors]
         keys = self._keys if names == list(self._storages) else encode(names)
-        pickles += emit(keys, self._protocol)
-        pieces: list[Piece] = [Raw(self._head), Literal(pickles)]
+        pieces: list[Piece] = [Raw(self._head), Literal(pickle)]
+        pieces.append(Literal(emit(keys, self._protocol)))
         scanned = self._by_root(scan)
         for key in kept:
             pieces += _copied(self._storages[key], scanned.get(key, ()))
