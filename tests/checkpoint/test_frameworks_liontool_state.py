@@ -83,6 +83,16 @@ def test_key(tmp_path: Path, label: str, key: int | str) -> None:
     assert optimizer.groups[0].params == (key,)
 
 
+@pytest.mark.parametrize("name", ["x", "a.exp_avg", "state.exp_avg", "state..exp_avg", ""])
+def test_tensors_of_another_layout(tmp_path: Path, name: str) -> None:
+    """A tensor whose name says nothing about a parameter is refused, not lost."""
+    facts = {"liontool.schema": "1", "liontool.param_groups": "[]", "liontool.lr_scheduler": "[]"}
+    with (tmp_path / "x.safetensors").open("wb") as file:
+        write(pieces({name: from_scalars("float32", [1.0])}, facts), file.fileno())
+    with pytest.raises(FormatError, match=r"is not named state\.<parameter>\.<name>"):
+        liontool_state.find(open_source(tmp_path / "x.safetensors"))
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "nul"])
 def test_metadata_is_json(tmp_path: Path, text: str) -> None:
     """Metadata that is no JSON is refused."""

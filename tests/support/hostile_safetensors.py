@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from random import Random
@@ -50,8 +51,7 @@ def state_files(rng: Random, folder: Path, marker: str) -> Name:
     """Our own layout with lies in the JSON of its metadata."""
     header, body = state_file()
     facts = header["__metadata__"]
-    for _ in range(rng.choice([1, 1, 2])):
-        key = rng.choice(sorted(facts))
+    for key in rng.sample(sorted(facts), rng.choice([1, 1, 2])):
         way = rng.choice(["lie", "lie", "lie", "gone", "text", "value"])
         if way == "gone":
             facts.pop(key)
@@ -61,8 +61,6 @@ def state_files(rng: Random, folder: Path, marker: str) -> Name:
             facts[key] = json.dumps(lies.json_lie(rng))
         else:
             facts[key] = json.dumps(json_with_lies(json.loads(facts[key]), rng))
-        if not facts:
-            break
     return put(folder, "a.safetensors", safetensors(header, body))
 
 
@@ -104,7 +102,7 @@ def safetensors_files(rng: Random, folder: Path, marker: str) -> Name:
 
 _SHARDS = (
     "s.safetensors", "../s.safetensors", "/etc/passwd", "", ".", "a\0b", "x" * 300,
-    "link.safetensors", lies.CONTROL + ".safetensors",
+    "link.safetensors", "pipe.safetensors", "..safetensors", lies.CONTROL + ".safetensors",
 )  # fmt: skip
 
 
@@ -117,5 +115,7 @@ def _sharded(rng: Random, folder: Path, data: bytes) -> Name:
     if rng.random() < 0.3:
         index = json_with_lies(index, rng)
     (folder / "link.safetensors").symlink_to("/etc/passwd")
+    (folder / "..safetensors").mkdir()
+    os.mkfifo(folder / "pipe.safetensors")
     put(folder, "s.safetensors", data)
     return put(folder, "m.safetensors.index.json", json.dumps(index).encode())

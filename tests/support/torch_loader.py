@@ -69,26 +69,32 @@ def _loaded(path: Path) -> Any:
     return torch.load(path, weights_only=True, map_location="cpu")
 
 
-def _moments(tree: Any) -> Iterator[tuple[str, Any]]:
-    """The first moments by their paths; each container is entered once, however often it is met."""
+def _moments(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """First moments in the state of optimizers, by their paths.
+
+    Each container is entered once, however often it is met. Groups are left out: what a hostile
+    file has under Adam's own keys there goes with them.
+    """
     import torch
 
     seen: set[int] = set()
-    todo: list[tuple[str, Any]] = [("", tree)]
+    todo: list[tuple[tuple[str, ...], Any]] = [((), tree)]
     while todo:
         path, value = todo.pop()
-        if isinstance(value, torch.Tensor) and path.endswith("exp_avg"):
+        if isinstance(value, torch.Tensor) and path[-1:] and path[-1].endswith("exp_avg"):
             yield path, value
-        if id(value) in seen:
+        if id(value) in seen or path[-1:] == ("param_groups",):
             continue
         seen.add(id(value))
         if isinstance(value, Mapping):
-            todo += [(f"{path}.{key!r:.99}".rstrip("'"), item) for key, item in value.items()]
+            todo += [((*path, str(key)), item) for key, item in value.items()]
         elif isinstance(value, (list, tuple)):
-            todo += [(f"{path}.{i}", item) for i, item in enumerate(value)]
+            todo += [((*path, str(i)), item) for i, item in enumerate(value)]
 
 
-def _moments_compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def _moments_compared(
+    before: Mapping[tuple[str, ...], Any], after: Mapping[tuple[str, ...], Any]
+) -> str:
     import torch
 
     for path, tensor in before.items():

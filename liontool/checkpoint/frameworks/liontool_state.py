@@ -31,7 +31,7 @@ def find(source: Source) -> Checkpoint | None:
         raise LayoutError(
             f"{document.path}: state layout {version} is newer than {SCHEMA}; update liontool"
         )
-    states = _states(document.tree)
+    states = _states(document)
     groups = tuple(_group(group, document) for group in _records(document, "param_groups"))
     names = {
         key: name for group in groups for key, name in zip(group.params, group.names, strict=False)
@@ -72,12 +72,16 @@ def _json(document: Document, name: str) -> Any:
         raise FormatError(f"{document.path}: metadata {key} is not JSON") from None
 
 
-def _states(tree: Mapping[str, TensorRef]) -> dict[int | str, dict[str, TensorRef]]:
+def _states(document: Document) -> dict[int | str, dict[str, TensorRef]]:
     states: dict[int | str, dict[str, TensorRef]] = {}
-    for full_name, tensor in tree.items():
+    for full_name, tensor in document.tree.items():
         label, _, name = full_name.removeprefix("state.").rpartition(".")
-        if full_name.startswith("state.") and label:
-            states.setdefault(_key(label), {})[name] = tensor
+        if not full_name.startswith("state.") or not label:
+            raise FormatError(
+                f"{document.path}: tensor {full_name[:80]!r} is not named "
+                "state.<parameter>.<name>, as all are in this layout"
+            )
+        states.setdefault(_key(label), {})[name] = tensor
     return states
 
 
