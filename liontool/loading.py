@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -19,6 +19,7 @@ from liontool.checkpoint.plain_values import plain
 from liontool.checkpoint.source import open_source
 from liontool.errors import LoadError
 from liontool.optim import Lion, LionSF
+from liontool.states import recognise
 
 # A group of the file and its keys in the order of the parameters of the live group.
 Placed = tuple[ParamGroup, list[int | str]]
@@ -125,6 +126,19 @@ def _check_kind(optimizer: Live, saved: Optimizer, where: str) -> None:
             f"{where}: has no 'exp_avg_sq', which {kind} cannot go on without; "
             "load the checkpoint that it was converted from"
         )
+    live = _family(optimizer.param_groups, ())
+    found = _family([group.fields for group in saved.groups], slots)
+    if "unknown" not in (live, found) and live != found:
+        raise LoadError(
+            f"{where}: holds the state of {found}, which {kind} cannot go on from; "
+            f"load it into {found}"
+        )
+
+
+def _family(groups: Iterable[Mapping[str, Any]], states: Iterable[Collection[str]]) -> str:
+    """Whose state it is; all Lions read each other's, and so do Adam and AdamW."""
+    kind = recognise(groups, states).kind
+    return "Lion" if kind.startswith("Lion") else "Adam" if kind == "AdamW" else kind
 
 
 def _names_in_file(saved: Optimizer) -> dict[int | str, str]:

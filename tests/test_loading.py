@@ -264,6 +264,14 @@ def test_state_of_a_lion_does_not_go_into_adam() -> None:
     _refused(torch.optim.AdamW(model.parameters()), saved, None, message)
 
 
+def test_state_of_a_lion_does_not_go_into_sgd() -> None:
+    """Of an optimizer that reads neither momentum nor betas."""
+    model = _model()
+    saved = _saved(dict(enumerate(_momenta(model))), [[0, 1, 2, 3]])
+    message = "holds the state of Lion, which SGD cannot go on from; load it into Lion"
+    _refused(torch.optim.SGD(model.parameters(), lr=0.1), saved, None, message)
+
+
 def test_unknown_objects_are_refused() -> None:
     """An object that nobody builds cannot be part of a state."""
     model = _model()

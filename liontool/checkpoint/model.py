@@ -7,7 +7,7 @@ differs, as Edits at the Places that the framework noted down.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from liontool.checkpoint.document import Delete, Edit, Insert, Place, Replace, Value
@@ -154,11 +154,6 @@ class Checkpoint:
     step: int | None = None
     epoch: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def with_optimizer(self, index: int, optimizer: Optimizer) -> Checkpoint:
-        """The same checkpoint with one optimizer exchanged."""
-        optimizers = (*self.optimizers[:index], optimizer, *self.optimizers[index + 1 :])
-        return replace(self, optimizers=optimizers)
 
 
 def plan(before: Checkpoint, after: Checkpoint) -> list[Edit]:

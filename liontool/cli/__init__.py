@@ -17,6 +17,7 @@ from liontool.cli.commands import PlainCommand, PlainGroup
 from liontool.cli.convert import convert
 from liontool.cli.demo import demo
 from liontool.cli.inspect import inspect
+from liontool.cli.signals import stoppable
 
 app = typer.Typer(
     name="liontool",
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(arguments)
+        with stoppable():
+            return _run(arguments)
     except (Exception, KeyboardInterrupt) as error:
         return failures.report(error, arguments)
     except SystemExit as stop:
@@ -61,7 +63,8 @@ def _run(arguments: list[str]) -> int:
             code = command.invoke(context) or 0
     except typer.Exit as stop:
         code = stop.exit_code
-    sys.stdout.flush()
+    if sys.stdout is not None:  # it is None where the shell closed it
+        sys.stdout.flush()
     return int(code)
 
 

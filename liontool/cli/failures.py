@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import typer
 
 from liontool.cli.escape import safe
+from liontool.cli.signals import Stopped
 from liontool.errors import LiontoolError
 
 COULD_NOT = 2
 INTERRUPTED = 130
+SIGNALLED = 128
 PIPE_CLOSED = 141
 
 # The base classes have no public name in every version of typer.
@@ -32,6 +34,9 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
         traceback.print_exception(error)
     if isinstance(error, BrokenPipeError):
         return _pipe_closed()
+    if isinstance(error, Stopped):
+        print(f"liontool: stopped by {error}", file=sys.stderr)
+        return SIGNALLED + error.number
     if isinstance(error, KeyboardInterrupt):
         print("liontool: interrupted", file=sys.stderr)
         return INTERRUPTED

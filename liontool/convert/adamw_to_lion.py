@@ -23,13 +23,12 @@ from liontool.checkpoint.learning_rates import (
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
 from liontool.convert import seeding
 from liontool.convert.change import Change
-from liontool.convert.notices import dropped, hints, slot_step, warnings
+from liontool.convert.notices import dropped, hints, shape_mismatches, slot_step, warnings
 from liontool.convert.settings import Settings
 from liontool.errors import RefusedError, UnknownOptimizerError
 from liontool.states import ADAM_GROUP_KEYS, MOMENT, Recognition, recognise
 
 _LOW_PRECISION = ("float16", "bfloat16")
-_SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq")
 
 
 def adamw_to_lion(optimizer: Optimizer, settings: Settings) -> Change:
@@ -100,27 +99,9 @@ def check_optimizer(optimizer: Optimizer, settings: Settings | None = None) -> R
 
 
 def _check_shapes(optimizer: Optimizer, settings: Settings) -> None:
-    if "shape-mismatch" in settings.allow:
-        return
-    for slot in optimizer.slots.values():
-        for key, tensor in slot.state.items():
-            if not isinstance(tensor, TensorRef) or key not in _SHAPED:
-                continue
-            expected = slot.shape or _shape(slot.state.get(MOMENT))
-            if expected is not None and tensor.shape != expected:
-                raise RefusedError(
-                    f"{_where(optimizer, slot)}: {key} has shape {list(tensor.shape)}, "
-                    f"the parameter has {list(expected)}",
-                    id="shape-mismatch",
-                )
-
-
-def _shape(value: Value) -> tuple[int, ...] | None:
-    return value.shape if isinstance(value, TensorRef) else None
-
-
-def _where(optimizer: Optimizer, slot: Slot) -> str:
-    return f"{optimizer.label}: {slot.label}" if optimizer.label else slot.label
+    mismatch = next(shape_mismatches(optimizer), None)
+    if mismatch is not None and "shape-mismatch" not in settings.allow:
+        raise RefusedError(mismatch, id="shape-mismatch")
 
 
 def _check_maximize(optimizer: Optimizer, settings: Settings) -> None:

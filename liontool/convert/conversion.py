@@ -244,6 +244,8 @@ def _notices(
 def _check_target(source: Source, place: Destination, force: bool) -> None:
     is_folder = source.is_folder and place.kind is Kind.SAME
     check_target(place.path, force=force, is_folder=is_folder)
+    if is_folder:
+        outputs.check_own_folder(place.path)
 
 
 def _obstacles(source: Source, place: Destination, force: bool) -> Iterator[Notice]:

@@ -72,11 +72,6 @@ def mix_correlation(betas: Betas) -> float:
     return (fresh + kept) / mix_variance(betas)
 
 
-def sign_correlation(betas: Betas) -> float:
-    """Correlation of Lion's update with the one before."""
-    return 2 / pi * asin(mix_correlation(betas))
-
-
 def lion_diffusion(betas: Betas, decay: float = 0.0) -> float:
     """D_L: variance that Lion's updates add up to per step at pure noise; `decay` is lr * wd."""
     correlation, beta2 = mix_correlation(betas), betas[1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.learning_rates import cycled_betas, notes, number
 from liontool.checkpoint.model import Optimizer, Slot
 from liontool.convert.report import Notice
@@ -12,6 +13,7 @@ from liontool.states import MOMENT, Recognition
 
 FEW_STEPS = 20
 _NAMED = 3  # labels in one message
+_SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq")
 
 
 def slot_step(slot: Slot) -> float | None:
@@ -79,8 +81,33 @@ def _missing(optimizer: Optimizer) -> Iterable[str]:
                 yield str(name)
 
 
+def shape_mismatches(optimizer: Optimizer) -> Iterator[str]:
+    """Every moment that has not the shape of its parameter, as a sentence."""
+    for slot in optimizer.slots.values():
+        moment = slot.state.get(MOMENT)
+        expected = slot.shape or (moment.shape if isinstance(moment, TensorRef) else None)
+        for key in _SHAPED:
+            tensor = slot.state.get(key)
+            if isinstance(tensor, TensorRef) and expected not in (None, tensor.shape):
+                where = f"{optimizer.label}: {slot.label}" if optimizer.label else slot.label
+                yield (
+                    f"{where}: {key} has shape {list(tensor.shape)}, "
+                    f"the parameter has {list(expected or ())}"
+                )
+
+
 def hints(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
     """What the user should know, or must do outside the file."""
+    if settings.ratio < 1:
+        yield Notice(
+            "small-ratio",
+            f"a ratio of {settings.ratio:g} makes every learning rate {1 / settings.ratio:.4g} "
+            "times larger, and Lion wants smaller ones than AdamW: 3 to 10 are usual",
+        )
+    for text in shape_mismatches(optimizer):
+        yield Notice("shape-mismatch", f"{text}; taken all the same")
+    if "nonfinite" in settings.allow:
+        yield Notice("nonfinite", "first moments were not searched for NaN and infinity")
     if not settings.lion.split_betas:
         yield from _cycled(optimizer)
     for text in notes(optimizer.schedulers):

@@ -16,8 +16,8 @@ from liontool.checkpoint.document import Edit, TensorRef
 from liontool.checkpoint.formats import safetensors_file
 from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.source import Source
-from liontool.checkpoint.writing import Output, rewritten
-from liontool.errors import AmbiguousError, PublishError
+from liontool.checkpoint.writing import PROVENANCE_FILE, Output, rewritten
+from liontool.errors import AmbiguousError, OutputExistsError, PublishError
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -92,6 +92,19 @@ def _keep_off(source: Path, output: Path) -> None:
 
 
 @paused_collector()
+def check_own_folder(path: Path) -> None:
+    """A folder in the way is only replaced if liontool wrote it: `--force` is no `rm -r`.
+
+    Raises:
+        OutputExistsError: It is somebody else's.
+    """
+    if path.is_dir() and not (path / PROVENANCE_FILE).is_file():
+        raise OutputExistsError(
+            f"{path}: is a folder that liontool did not write, and is not replaced; "
+            "remove it yourself or choose another -o"
+        )
+
+
 def contents(
     source: Source,
     kind: Kind,

@@ -30,7 +30,7 @@ def provenance(
         settings: How they are converted.
         ratios: What the learning rates of each optimizer are divided by.
     """
-    names = sorted(_document_names(before))
+    names = sorted(_document_names(before)) if source.is_folder else [""]
     return {
         "schema": SCHEMA,
         "liontool": __version__,
@@ -38,6 +38,7 @@ def provenance(
         "source_bytes": source.size,
         "source_header_sha256": header_sha256(source.document(name) for name in names),
         "framework": before.framework,
+        "facts": json_value(plain(before.facts)),
         "step": before.step,
         "rule": f"adamw to {settings.to}",
         "package": settings.package,
@@ -45,6 +46,7 @@ def provenance(
         "betas": list(settings.betas),
         "decay": settings.decay,
         "zero_stale": settings.zero_stale,
+        "allow": sorted(settings.allow),
         "optimizers": [
             {"label": optimizer.label, "ratio": ratio, **_before(optimizer)}
             for optimizer, ratio in zip(before.optimizers, ratios, strict=True)

@@ -36,7 +36,7 @@ def _checkpoint():
 def _with_group(checkpoint, fields):
     (optimizer,) = checkpoint.optimizers
     group = replace(optimizer.groups[0], fields=fields)
-    return checkpoint.with_optimizer(0, replace(optimizer, groups=(group,)))
+    return replace(checkpoint, optimizers=(replace(optimizer, groups=(group,)),))
 
 
 def test_fields_are_a_mapping_that_does_not_change():
@@ -103,7 +103,8 @@ def test_plan_of_states_and_schedulers():
         ),
     )
     after = replace(
-        checkpoint.with_optimizer(0, changed),
+        checkpoint,
+        optimizers=(changed,),
         loose_schedulers=(replace(loose, fields=loose.fields.replaced({"eta_min": 0.2})),),
     )
     assert plan(checkpoint, after) == [
@@ -118,13 +119,13 @@ def test_plan_of_shared_state():
     """Fields that two optimizers share are changed once, as the first has them."""
     (one,) = _checkpoint().optimizers
     before = Checkpoint("plain", (one, replace(one, label="again", schedulers=())))
-    after = before
-    for index, value in enumerate(("first", "second")):
-        slot = one.slots[0]
+    slot, changed = one.slots[0], []
+    for optimizer, value in zip(before.optimizers, ("first", "second"), strict=True):
         state = slot.state.replaced({"exp_avg": value})
-        changed = replace(before.optimizers[index], slots={0: replace(slot, state=state)})
-        after = after.with_optimizer(index, changed)
-    assert plan(before, after) == [Replace(one.slots[0].state.place / "exp_avg", "first")]
+        changed.append(replace(optimizer, slots={0: replace(slot, state=state)}))
+    assert plan(before, replace(before, optimizers=tuple(changed))) == [
+        Replace(one.slots[0].state.place / "exp_avg", "first")
+    ]
 
 
 def test_labels_of_slots():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,6 +89,35 @@ def test_interrupt_inside_a_command(liontool: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("liontool.inspect.summary.summarise", interrupted)
     assert liontool("inspect", "x") == (130, "", "liontool: interrupted\n")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_told_to_stop_inside_a_command(
+    liontool: Run, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    """A signal unwinds the work like Ctrl-C, and the handlers from before come back."""
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+    unwound = []
+
+    def stopped(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            unwound.append(True)
+
+    monkeypatch.setattr("liontool.inspect.summary.summarise", stopped)
+    assert liontool("inspect", "x") == (code, "", f"liontool: stopped by {name}\n")
+    assert unwound
+    assert signal.getsignal(number) == before
+
+
+def test_closed_stdout_is_no_bug(tmp_path: Path) -> None:
+    """Started with no stdout at all, a command still does its work."""
+    torch.save({"weight": torch.ones(2)}, tmp_path / "weights.pt")
+    command = f'"{sys.executable}" -m liontool inspect "{tmp_path}/weights.pt" >&-'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_bug_inside_a_command(liontool: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from torch import nn
 
 import liontool
 from liontool import convert_checkpoint, load_optimizer, read_checkpoint
+from liontool.checkpoint.header_hash import header_sha256
+from liontool.checkpoint.source import open_source
 from liontool.convert.seeding import kappa
 from liontool.errors import (
     AmbiguousError,
@@ -153,6 +155,30 @@ def test_folder_by_a_name_that_is_none(folder, tmp_path, monkeypatch, name):
     monkeypatch.chdir(folder)
     report = convert_checkpoint(name, lr_ratio=RATIO, dry_run=True)
     assert os.path.realpath(report.output) == str(tmp_path / "lion-checkpoint-30")
+
+
+def test_folders_of_others_are_not_replaced(folder, tmp_path):
+    """`--force` replaces a folder that liontool wrote and no other; a dry run says so too."""
+    other = tmp_path / "runs"
+    other.mkdir()
+    (other / "precious").write_text("years of work")
+    options = {"lr_ratio": RATIO, "output": other, "force": True}
+    with pytest.raises(OutputExistsError, match="folder that liontool did not write"):
+        convert_checkpoint(folder, **options)
+    notices = convert_checkpoint(folder, **options, dry_run=True).notices
+    assert "output-refused" in [notice.id for notice in notices]
+    assert (other / "precious").read_text() == "years of work"
+    (other / "liontool.json").write_text("{}")
+    convert_checkpoint(folder, **options)
+    assert not (other / "precious").exists()
+
+
+def test_provenance_hashes_the_header(folder):
+    """The hash is of the files that groups and schedulers are in, and of no tensor."""
+    report = convert_checkpoint(folder, lr_ratio=RATIO)
+    source = open_source(folder)
+    documents = [source.document(name) for name in ("optimizer.pt", "scheduler.pt")]
+    assert report.provenance["source_header_sha256"] == header_sha256(documents)
 
 
 def test_folder_that_fails(run, folder, tmp_path):

@@ -177,6 +177,7 @@ def test_nonfinite_allowed(tmp_path):
     path = save({"optimizer": damaged()}, tmp_path / "adamw.pt")
     report = convert_checkpoint(path, lr_ratio=RATIO, allow=["nonfinite"])
     assert load(report.output)["optimizer"]["state"][2]["exp_avg"].isnan().sum() == 1
+    assert "nonfinite" in [notice.id for notice in report.notices]
     report = convert_checkpoint(path, lr_ratio=RATIO, momentum="zeros", force=True)
     assert not load(report.output)["optimizer"]["state"][2]["exp_avg"].any()
 
@@ -200,8 +201,13 @@ def test_shape_mismatch(tmp_path, refused):
         r"optimizer: 2\.bias: exp_avg has shape \[2\], the parameter has \[5\]; .*shape-mismatch$"
     )
     refused(value, RefusedError, match)
-    convert_checkpoint(tmp_path / "adamw.pt", lr_ratio=RATIO, allow=["shape-mismatch"])
+    report = convert_checkpoint(tmp_path / "adamw.pt", lr_ratio=RATIO, allow=["shape-mismatch"])
     assert (tmp_path / "adamw.lion.pt").exists()
+    assert [n.text for n in report.notices if n.id == "shape-mismatch"] == [
+        "optimizer: 2.bias: exp_avg has shape [2], the parameter has [5]; taken all the same",
+        "optimizer: 2.bias: exp_avg_sq has shape [2], the parameter has [5]; taken all the same",
+    ]
+    assert report.provenance["allow"] == ["shape-mismatch"]
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,8 @@ def test_schedule_free_factor():
 
 
 def test_correlations_and_diffusion():
-    """Lion's mix, its sign, and the variance that its updates add up to."""
+    """Lion's mix, and the variance that its updates add up to."""
     assert formulas.mix_correlation(BETAS) == pytest.approx(0.35036, abs=1e-5)
-    assert formulas.sign_correlation(BETAS) == pytest.approx(0.22788, abs=1e-5)
     assert formulas.lion_diffusion(BETAS) == pytest.approx(45.927, abs=1e-3)
     assert formulas.adamw_diffusion(0.9) == pytest.approx(1)
 

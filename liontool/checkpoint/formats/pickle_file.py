@@ -12,11 +12,6 @@ from liontool.checkpoint.formats.zip_records import read_span
 from liontool.errors import FormatError, LimitError
 
 
-def is_pickle(head: bytes) -> bool:
-    """Whether a file begins like a pickle. Protocols 0 and 1 begin like any text: never mind."""
-    return head[:1] == b"\x80" and head[1:2] <= b"\x05"
-
-
 def read_pickle(span: Span) -> bytes:
     """The bytes of a pickle, unless there are more than any honest one has."""
     if span.length > PickleLimits.BYTES:

@@ -218,8 +218,8 @@ def _check_plain(name: bytes, flags: int, method: int, same_size: bool, path: Pa
         raise FormatError(f"{path}: zip record {_show(name)} is encrypted; decrypt the file first")
     if method != 0:
         raise FormatError(
-            f"{path}: zip record {_show(name)} is compressed (method {method}); torch.load cannot "
-            "read that either; unpack the file and pack it again without compression (zip -0)"
+            f"{path}: zip record {_show(name)} is compressed (method {method}), which torch.save "
+            "never does; unpack the file and pack it again without compression (zip -0)"
         )
     if not same_size:
         raise FormatError(f"{path}: zip record {_show(name)} has two different sizes")
