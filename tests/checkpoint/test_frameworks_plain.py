@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from liontool.checkpoint.document import Place
+from liontool.checkpoint.document import Opaque, Place
 from liontool.checkpoint.frameworks import Target, plain
 from liontool.errors import LayoutError, LimitError
 from support.fake_source import FakeSource, adamw, cosine, opaque, tensor
@@ -130,19 +130,6 @@ def test_weights_alone():
         plain.find(FakeSource({"a": tensor(2), "b": tensor(2)}))
 
 
-def test_pickled_optimizer():
-    """An optimizer object is refused with the lines that save its state_dict()."""
-    adam = opaque("torch.optim.adamw.AdamW", {"state": {}, "param_groups": [], "defaults": {}})
-    cosine = opaque("torch.optim.lr_scheduler.CosineAnnealingLR", {"optimizer": adam})
-    with pytest.raises(
-        LayoutError,
-        match=r"pickled torch\.optim\.adamw\.AdamW object.*"
-        r"optimizer = torch\.load\('run\.pt', weights_only=False\)\['sched'\]\.optimizer; "
-        r"torch\.save\(optimizer\.state_dict\(\), 'run-optimizer\.pt'\)",
-    ):
-        plain.find(FakeSource({"sched": cosine}))
-
-
 def test_objects_are_told():
     """Classes that torch.load refuses are facts; those that it knows are not."""
     tree = {
@@ -151,6 +138,15 @@ def test_objects_are_told():
         "t": opaque("torch.float32"),
     }
     assert plain.find(FakeSource(tree)).facts == {"objects": ("argparse.Namespace",)}
+
+
+def test_class_is_no_object():
+    """The class of an optimizer, named among the settings, is no optimizer."""
+    tree = {
+        "optimizer": adamw(),
+        "settings": {"class": Opaque("torch.optim.adamw.AdamW", (), None)},
+    }
+    assert labels(plain.find(FakeSource(tree))) == ["optimizer"]
 
 
 def test_step_of_the_loop():
@@ -200,11 +196,18 @@ def test_resume_code():
         "import torch",
         "from liontool.optim import Lion",
         "",
+        "# a.Namespace in the file: weights_only=False, for files that you trust",
         "checkpoint = torch.load('run.lion.pt', map_location=\"cpu\", weights_only=False)",
         "optimizer = Lion(model.parameters(), lr=0.002, betas=(0.9, 0.999), weight_decay=0.1)",
         "optimizer.load_state_dict(checkpoint['nets'][0])",
         "scheduler.load_state_dict(checkpoint['sched'])",
     ]
+
+
+def test_resume_code_without_objects():
+    """Nothing needs trust where there is nothing but tensors and plain values."""
+    text = plain.resume_code(plain.find(FakeSource(adamw())), Target(), Path("run.lion.pt"))
+    assert "weights_only" not in text
 
 
 def test_resume_code_for_constant_lr():

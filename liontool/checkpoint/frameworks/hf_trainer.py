@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from liontool.checkpoint.document import Opaque, Value
-from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
@@ -41,7 +41,7 @@ def find(source: Source) -> Checkpoint | None:
     Raises:
         UnfinishedError: The folder has no trainer_state.json.
         AmbiguousError: The folder holds checkpoint folders.
-        LayoutError: The optimizer's or the scheduler's file is missing.
+        LayoutError: The optimizer's or the scheduler's file is missing, or holds a pickled object.
         MissingOptimizerError: The optimizer's file holds none.
     """
     if not source.is_folder:
@@ -52,6 +52,8 @@ def find(source: Source) -> Checkpoint | None:
         return None
     _check_complete(source.path, files)
     source.names()
+    for name in (_OPTIMIZER, _SCHEDULER):
+        pickled_objects.refuse(source.document(name), keeps_layout=True)
     found = torch_layout.search(source.document(_OPTIMIZER))
     schedulers = torch_layout.search(source.document(_SCHEDULER)).schedulers
     optimizers, loose = pair(found.optimizers, schedulers)

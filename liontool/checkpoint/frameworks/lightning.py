@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
@@ -20,6 +20,7 @@ def find(source: Source) -> Checkpoint | None:
     """The optimizers and schedulers of a `.ckpt`; None where the file is something else.
 
     Raises:
+        LayoutError: An optimizer or a scheduler is a pickled object.
         MissingOptimizerError: The file was saved with the weights only.
     """
     tree = None if source.is_folder else source.document().tree
@@ -27,6 +28,7 @@ def find(source: Source) -> Checkpoint | None:
         return None
     document = source.document()
     # Lightning's own lists only: other dicts that look alike are the user's.
+    pickled_objects.refuse(document)
     found = torch_layout.search(document, [(_OPTIMIZERS,), (_SCHEDULERS,)])
     optimizers, loose = pair(found.optimizers, found.schedulers)
     checkpoint = Checkpoint(
@@ -35,7 +37,7 @@ def find(source: Source) -> Checkpoint | None:
         loose,
         step=torch_layout.count(tree.get("global_step")),
         epoch=number(tree.get("epoch")),
-        facts={"lightning version": tree[_VERSION], **torch_layout.object_facts(document, found)},
+        facts={"lightning version": tree[_VERSION], **torch_layout.object_facts(document)},
     )
     if not optimizers:
         why = "is empty" if _OPTIMIZERS in tree else "is missing"
@@ -57,20 +59,13 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
         name = "optimizer" if index == 0 else f"optimizer_{index + 1}"
         lines += ["    " + resume_text.construct(optimizer, target, "self.parameters()", name)]
     lines += ["    ...  # return it with the same schedulers as before"]
-    lines += ["", *_fit(output, objects)]
+    options = ", weights_only=False" if objects else ""
+    lines += ["", *resume_text.trust_note(objects)]
+    lines += [f"trainer.fit(model, ckpt_path={str(output)!r}{options})"]
     note = resume_text.constant_lr_note(
         target, "return the optimizer alone from configure_optimizers, without a scheduler"
     )
     return "\n".join([*lines, *note])
-
-
-def _fit(output: Path, objects: tuple[str, ...]) -> list[str]:
-    if not objects:
-        return [f"trainer.fit(model, ckpt_path={str(output)!r})"]
-    return [
-        f"# {', '.join(objects)} in the file: weights_only=False, for files that you trust",
-        f"trainer.fit(model, ckpt_path={str(output)!r}, weights_only=False)",
-    ]
 
 
 FRAMEWORK = Framework(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value
-from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.document import Document, Opaque, TensorRef, Value
+from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
@@ -26,11 +26,13 @@ def find(source: Source) -> Checkpoint | None:
     """Every optimizer of the file, wherever it is; None for a folder.
 
     Raises:
-        MissingOptimizerError: There is none, or only as a pickled object.
+        LayoutError: An optimizer or a scheduler is a pickled object.
+        MissingOptimizerError: There is none.
     """
     if source.is_folder:
         return None
     document = source.document()
+    pickled_objects.refuse(document)
     found = torch_layout.search(document)
     optimizers, loose = pair(found.optimizers, found.schedulers)
     checkpoint = Checkpoint(
@@ -39,7 +41,7 @@ def find(source: Source) -> Checkpoint | None:
         loose,
         step=_step(document.tree, optimizers),
         epoch=_told(document.tree, ("epoch",)),
-        facts=torch_layout.object_facts(document, found),
+        facts=torch_layout.object_facts(document),
     )
     if not optimizers:
         raise MissingOptimizerError(_missing(document, found), checkpoint)
@@ -64,8 +66,6 @@ def _step(tree: Value, optimizers: Sequence[Optimizer]) -> int | None:
 
 
 def _missing(document: Document, found: torch_layout.Found) -> str:
-    for place, name in found.objects.items():
-        return _pickled_object(document, place, name)
     if found.schedulers:
         return (
             f"{document.path}: holds the state of a scheduler but no optimizer's {SHAPE}; a "
@@ -75,19 +75,6 @@ def _missing(document: Document, found: torch_layout.Found) -> str:
         f"{document.path}: looked for an optimizer's state {SHAPE}, found "
         f"{describe(document.tree)}; if it is there all the same, say where: "
         "--optimizer PATH.IN.TREE"
-    )
-
-
-def _pickled_object(document: Document, place: Place, name: str) -> str:
-    """The two lines run where the file was made; only there can the object be restored."""
-    path = str(document.path)
-    where = subscripts(place.path, torch_layout.class_names(document.tree))
-    result = str(document.path.with_name(f"{document.path.stem}-optimizer.pt"))
-    return (
-        f"{path}: holds a pickled {name} object instead of its state_dict(), and to restore one "
-        "means to run code; in the script's own environment: optimizer = "
-        f"torch.load({path!r}, weights_only=False){where}; "
-        f"torch.save(optimizer.state_dict(), {result!r})"
     )
 
 
@@ -107,7 +94,7 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     """`load_state_dict` of each optimizer and each scheduler, from where they lie in the file."""
     objects = checkpoint.facts.get("objects", ())
     options = ", weights_only=False" if objects else ""
-    lines = ["import torch", target.import_line, ""]
+    lines = ["import torch", target.import_line, "", *resume_text.trust_note(objects)]
     lines += [f'checkpoint = torch.load({str(output)!r}, map_location="cpu"{options})']
     for index, optimizer in enumerate(checkpoint.optimizers):
         suffix = "" if index == 0 else f"_{index + 1}"
@@ -123,25 +110,15 @@ def _optimizer_lines(
     path = () if place is None else place.path[:-2]
     lines = [
         resume_text.construct(optimizer, target, "model.parameters()", name),
-        f"{name}.load_state_dict(checkpoint{subscripts(path, objects)})",
+        f"{name}.load_state_dict(checkpoint{resume_text.subscripts(path, objects)})",
     ]
     for scheduler in () if target.constant_lr else optimizer.schedulers:
         place = scheduler.fields.place
         path = () if place is None else place.path
-        lines += [f"scheduler{suffix}.load_state_dict(checkpoint{subscripts(path, objects)})"]
+        lines += [
+            f"scheduler{suffix}.load_state_dict(checkpoint{resume_text.subscripts(path, objects)})"
+        ]
     return lines
-
-
-def subscripts(path: tuple[Key, ...], objects: Collection[str]) -> str:
-    """A path as Python spells it: ["optimizers"][0]; an attribute follows the name of its class."""
-    text, inside = "", False
-    for key in path:
-        if key in objects:
-            inside = True
-            continue
-        text += f".{key}" if inside else f"[{key!r}]"
-        inside = False
-    return text
 
 
 FRAMEWORK = Framework(

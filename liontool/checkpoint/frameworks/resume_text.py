@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from liontool.checkpoint.document import Value
+from liontool.checkpoint.document import Key, Value
 from liontool.checkpoint.frameworks.framework import Target
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
@@ -47,11 +47,35 @@ def state_file(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     return "\n".join([*lines, *constant_lr_note(target, "use no scheduler")])
 
 
+def trust_note(objects: Sequence[str]) -> list[str]:
+    """What a call that has to say weights_only=False may make, for the line above it."""
+    if not objects:
+        return []
+    names = ", ".join(ascii(name)[1:-1] for name in objects)  # a line break would end the comment
+    return [f"# {names} in the file: weights_only=False, for files that you trust"]
+
+
 def constant_lr_note(target: Target, setting: str) -> list[str]:
     """The closing line for an optimizer that wants no schedule."""
     if not target.constant_lr:
         return []
     return [f"# {target.name} wants a constant learning rate: {setting}"]
+
+
+def subscripts(path: tuple[Key, ...], objects: Collection[str]) -> str:
+    """A path as Python spells it: ["optimizers"][0]; an attribute follows the name of its class."""
+    text, inside = "", False
+    for key in path:
+        if key in objects:
+            inside = True
+            continue
+        text += _attribute(key) if inside and isinstance(key, str) else f"[{key!r}]"
+        inside = False
+    return text
+
+
+def _attribute(name: str) -> str:
+    return f".{name}" if name.isidentifier() else f".__dict__[{name!r}]"
 
 
 def _text(value: Value) -> str:

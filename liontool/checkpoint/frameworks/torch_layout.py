@@ -31,12 +31,10 @@ class Found:
     Attributes:
         optimizers: Saved optimizer states.
         schedulers: Saved scheduler states that are not part of another scheduler.
-        objects: The classes of pickled optimizer objects, by place.
     """
 
     optimizers: list[Optimizer] = field(default_factory=list)
     schedulers: list[Scheduler] = field(default_factory=list)
-    objects: dict[Place, str] = field(default_factory=dict)
 
 
 def search(document: Document, roots: Sequence[tuple[Key, ...]] = ((),)) -> Found:
@@ -49,13 +47,11 @@ def search(document: Document, roots: Sequence[tuple[Key, ...]] = ((),)) -> Foun
     found = Found()
     schedulers: list[tuple[Place, Value]] = []
     known: dict[int, Fields] = {}
-    for place, value in _walk(document, roots):
+    for place, value in nodes(document, roots, is_leaf=is_optimizer):
         if is_optimizer(value):
             found.optimizers.append(optimizer(value, place, known))
         elif is_scheduler(value):
             schedulers.append((place, value))
-        else:
-            found.objects[place] = value.name
     found.schedulers = _outermost(schedulers)
     found.optimizers = [_with_shapes(one, document) for one in found.optimizers]
     return found
@@ -69,13 +65,11 @@ def _outermost(schedulers: Sequence[tuple[Place, Value]]) -> list[Scheduler]:
     return [scheduler(value, place) for place, value in schedulers if id(value) not in nested]
 
 
-def object_facts(document: Document, found: Found) -> dict[str, Any]:
+def object_facts(document: Document) -> dict[str, Any]:
     """What to say of objects in the file, which torch.load refuses unless it may run code."""
     names = class_names(document.tree)
     foreign = tuple(name for name in names if not _is_torch_constant(name))
-    labels = tuple(label(place) for place in found.objects)
-    facts = {"objects": foreign, "optimizer objects, left as they are": labels}
-    return {name: fact for name, fact in facts.items() if fact}
+    return {"objects": foreign} if foreign else {}
 
 
 def class_names(tree: Value) -> tuple[str, ...]:
@@ -111,13 +105,6 @@ def is_scheduler(value: Value) -> bool:
     if _children(value):
         return True
     return isinstance(value.get("last_epoch"), int) and not _SCHEDULER_MARKS.isdisjoint(value)
-
-
-def is_optimizer_object(value: Value) -> bool:
-    """Whether `value` is a pickled optimizer rather than its `state_dict()`."""
-    if not isinstance(value, Opaque) or not isinstance(value.state, Mapping):
-        return False
-    return {"state", "param_groups"} <= value.state.keys()
 
 
 def optimizer(
@@ -224,21 +211,19 @@ def _step(value: Value, dotted: str) -> tuple[Key, Value, str] | None:
     return key, child, dotted[len(spelled) + 1 :]
 
 
-def _walk(document: Document, roots: Sequence[tuple[Key, ...]]) -> Iterator[tuple[Place, Value]]:
-    """Optimizers, schedulers and optimizer objects, each once, in the order of the file.
+def nodes(
+    document: Document,
+    roots: Sequence[tuple[Key, ...]] = ((),),
+    is_leaf: Callable[[Value], bool] = lambda value: False,
+) -> Iterator[tuple[Place, Value]]:
+    """Every mapping, sequence and object below `roots` once, in the order of the file.
 
-    What lies inside an optimizer or an optimizer object is not looked at.
+    What lies inside a leaf is not looked at.
     """
     seen: set[int] = set()
     for root in roots:
-        start = at(document.tree, root)
-        for path, value in _nodes(start, seen, is_leaf=_is_whole):
-            if _is_whole(value) or is_scheduler(value):
-                yield Place(document.name, (*root, *path)), value
-
-
-def _is_whole(value: Value) -> bool:
-    return is_optimizer(value) or is_optimizer_object(value)
+        for path, value in _nodes(at(document.tree, root), seen, is_leaf):
+            yield Place(document.name, (*root, *path)), value
 
 
 def _nodes(
