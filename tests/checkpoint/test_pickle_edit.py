@@ -28,9 +28,9 @@ from liontool.checkpoint.document import (
     tensors,
 )
 from liontool.checkpoint.formats.pickle_emit import emit
-from liontool.checkpoint.formats.pickle_encode import NewStorage, storage_id
+from liontool.checkpoint.formats.pickle_encode import NewStorage, encode, storage_id
 from liontool.checkpoint.formats.pickle_parse import parse
-from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
+from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages
 from liontool.errors import LayoutError, LimitError
 from support.pickles import Storages, data_of, tree_of
 

@@ -161,6 +161,6 @@ def create_torch(
         scan: Tensors in which NaN or infinity stops the writing.
         provenance: A record about how it was made. None for none.
     """
-    from liontool.checkpoint.formats import torch_zip
+    from liontool.checkpoint.formats import torch_zip_writing
 
-    return torch_zip.create(value, scan=frozenset(scan), provenance=provenance)
+    return torch_zip_writing.create(value, scan=frozenset(scan), provenance=provenance)

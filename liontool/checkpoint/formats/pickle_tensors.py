@@ -69,6 +69,17 @@ def item_size(pid: tuple[Value, ...]) -> int | None:
     return 1 if name == UNTYPED else ITEM_SIZES.get(TYPED_STORAGES.get(name, ""))
 
 
+def check_count(pid: tuple[Value, ...], storage: Storage) -> None:
+    """A FormatError if a persistent id claims another number of elements than its storage has."""
+    size, count = item_size(pid), pid[4]
+    there = storage.span.length
+    if not isinstance(count, int) or count < 0 or (size and count != there // size):
+        raise FormatError(
+            f"{storage.span.file}: {storage.label} has {there} bytes; the pickle claims {count!a} "
+            "elements, and these do not agree; the file is damaged"
+        )
+
+
 def _simple(node: Node) -> Value:
     if isinstance(node, Atom):
         return node.value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from liontool.checkpoint.document import Edit, Key, Opaque, Storage, Stored, TensorRef, Value
 from liontool.checkpoint.formats import pickle_opcodes as op
@@ -20,8 +20,6 @@ from liontool.checkpoint.formats.pickle_content import (
     kind_of,
     state_of,
 )
-from liontool.checkpoint.formats.pickle_edit import Editor
-from liontool.checkpoint.formats.pickle_encode import Encoder, NewStorage, encode
 from liontool.checkpoint.formats.pickle_nodes import (
     Atom,
     Call,
@@ -40,7 +38,10 @@ from liontool.checkpoint.formats.pickle_tensors import (
     tensor,
 )
 
-__all__ = ["MappingView", "SequenceView", "Tree", "collect_storages", "encode"]
+if TYPE_CHECKING:  # what only edits need is not loaded for reading
+    from liontool.checkpoint.formats.pickle_encode import NewStorage
+
+__all__ = ["MappingView", "SequenceView", "Tree", "collect_storages"]
 
 Path: TypeAlias = tuple[Key, ...]
 
@@ -208,6 +209,9 @@ class Tree:
             undo()
 
     def _apply(self, edits: Sequence[Edit], new_storage: NewStorage | None) -> Callable[[], None]:
+        from liontool.checkpoint.formats.pickle_edit import Editor
+        from liontool.checkpoint.formats.pickle_encode import Encoder
+
         nodes = {view: node for node, view in self._views.items() if isinstance(view, _VIEWS)}
         holders = {
             view.source.storage: node

@@ -14,15 +14,14 @@ from typing import Any, NoReturn
 from liontool.checkpoint.copying import Literal, Piece, Raw, of_tensor
 from liontool.checkpoint.document import Edit, Span, Storage, TensorRef, Value
 from liontool.checkpoint.formats.pickle_emit import emit
-from liontool.checkpoint.formats.pickle_encode import storage_id
+from liontool.checkpoint.formats.pickle_encode import encode, storage_id
 from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import PickleLimits, parse, protocol_of
-from liontool.checkpoint.formats.pickle_tensors import item_size, persistent_values
-from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
+from liontool.checkpoint.formats.pickle_tensors import check_count, item_size, persistent_values
+from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages
 from liontool.checkpoint.formats.torch_storages import (
     NewStorages,
     by_storage,
-    check_count,
     storage_key,
 )
 from liontool.checkpoint.formats.zip_records import read_span

@@ -10,8 +10,7 @@ from liontool.checkpoint.copying import Checksum, Piece, Stream, check_finite, o
 from liontool.checkpoint.document import Computed, Storage, Stored, TensorRef, Value
 from liontool.checkpoint.formats.pickle_encode import storage_id
 from liontool.checkpoint.formats.pickle_nodes import PersistentId
-from liontool.checkpoint.formats.pickle_tensors import item_size, persistent_values
-from liontool.errors import FormatError
+from liontool.checkpoint.formats.pickle_tensors import persistent_values
 
 
 class NewStorages:
@@ -60,17 +59,6 @@ def _big_endian(tensor: TensorRef, scan: bool) -> Iterator[bytes]:
         if scan:
             check_finite(tensor, block)
         yield values.byteswapped(block, tensor.dtype)
-
-
-def check_count(pid: tuple[Value, ...], storage: Storage) -> None:
-    """A FormatError if a persistent id claims another number of elements than its storage has."""
-    size, count = item_size(pid), pid[4]
-    there = storage.span.length
-    if not isinstance(count, int) or count < 0 or (size and count != there // size):
-        raise FormatError(
-            f"{storage.span.file}: {storage.label} has {there} bytes; the pickle claims {count!a} "
-            "elements, and these do not agree; the file is damaged"
-        )
 
 
 def storage_key(pid: PersistentId) -> Value:

@@ -7,34 +7,28 @@ BSD licence).
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from liontool.checkpoint.copying import Checksum, Literal, Piece, Raw
 from liontool.checkpoint.document import Edit, Storage, TensorRef, Value
-from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_file import read_pickle
+from liontool.checkpoint.formats.pickle_nodes import Node
 from liontool.checkpoint.formats.pickle_parse import parse, protocol_of
-from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages, encode
-from liontool.checkpoint.formats.torch_storages import (
-    NewStorages,
-    body,
-    by_storage,
-    check_count,
-    storage_key,
-)
+from liontool.checkpoint.formats.pickle_tensors import check_count
+from liontool.checkpoint.formats.pickle_tree import Tree
 from liontool.checkpoint.formats.zip_records import Record, read_records, record_text
-from liontool.checkpoint.formats.zip_writer import ZipWriter
 from liontool.errors import FormatError
+
+if TYPE_CHECKING:  # what only writing needs is not loaded for reading
+    from liontool.checkpoint.copying import Piece
+    from liontool.checkpoint.formats.pickle_encode import NewStorage
 
 PROVENANCE = "liontool.json"
 """Name of the record that says where a rewritten file came from."""
 
-_ALIGNMENT = 64
-_MAX_ALIGNMENT = 1 << 15  # the padding has to fit into an extra field
 _MAX_PROVENANCE = 1 << 20
 
 
@@ -42,21 +36,37 @@ class TorchZipDocument:
     """A torch zip file as a Document."""
 
     container = "torch zip"
+    records: Mapping[str, Record]
+    """The records of the zip, by name, in order."""
+    prefix: str
+    """The folder that all records lie in, with its slash."""
+    storages: Mapping[str, Storage]
+    """Storages by key, in order."""
+    byteorder: str
+    """Of all storages."""
+    protocol: int
+    """Of the pickle."""
 
     def __init__(self, path: Path, name: str = "") -> None:
         self.path = path
         self.name = name
-        self._records = read_records(path)
-        self._prefix = _archive_prefix(self._records, path)
-        self._byteorder = _byteorder(self._records, self._prefix, path)
-        self._storages = _storages(self._records, self._prefix, self._byteorder)
-        pickle = _checked_pickle(self._records[self._prefix + "data.pkl"])
+        self.records = read_records(path)
+        self.prefix = _archive_prefix(self.records, path)
+        self.byteorder = _byteorder(self.records, self.prefix, path)
+        self.storages = _storages(self.records, self.prefix, self.byteorder)
+        pickle = _checked_pickle(self.records[self.prefix + "data.pkl"])
         root, used = parse(pickle, where=f"{path}: data.pkl")
         if used != len(pickle):
             raise FormatError(f"{path}: {len(pickle) - used} bytes follow the pickle in data.pkl")
-        self._protocol = protocol_of(pickle)
+        self.protocol = protocol_of(pickle)
         self._tree = Tree(root, self._storage_of, str(path))
-        self.overhead = path.stat().st_size - sum(s.span.length for s in self._storages.values())
+        self.overhead = path.stat().st_size - sum(s.span.length for s in self.storages.values())
+
+    def edited(
+        self, edits: Sequence[Edit], new_storage: NewStorage
+    ) -> AbstractContextManager[Node]:
+        """The root of the pickle with `edits` applied, for as long as the context lasts."""
+        return self._tree.edited(edits, new_storage)
 
     @property
     def tree(self) -> Value:
@@ -67,11 +77,11 @@ class TorchZipDocument:
     def facts(self) -> Mapping[str, str]:
         """Byte order, versions, and where the file came from if liontool wrote it."""
         texts = {
-            "byte order": self._byteorder,
-            "pickle protocol": str(self._protocol),
-            "archive version": record_text(self._records, self._prefix + "version"),
-            "format version": record_text(self._records, self._prefix + ".format_version"),
-            "provenance": record_text(self._records, self._prefix + PROVENANCE, _MAX_PROVENANCE),
+            "byte order": self.byteorder,
+            "pickle protocol": str(self.protocol),
+            "archive version": record_text(self.records, self.prefix + "version"),
+            "format version": record_text(self.records, self.prefix + ".format_version"),
+            "provenance": record_text(self.records, self.prefix + PROVENANCE, _MAX_PROVENANCE),
         }
         return {key: text for key, text in texts.items() if text is not None}
 
@@ -83,99 +93,18 @@ class TorchZipDocument:
         provenance: Mapping[str, Any] | None,
     ) -> list[Piece]:
         """The pieces of the same file with `edits` applied."""
-        added = NewStorages(self._storages)
-        with self._tree.edited(edits, added) as root:
-            pickle = emit(root, self._protocol)
-            keys = dict.fromkeys(map(storage_key, collect_storages(root)))
-        used = [key for key in keys if key in self._storages or key in added.tensors]
-        scanned = by_storage(scan)
-        writer = ZipWriter(_alignment(self._records, self._prefix))
-        for name in self._names(used, added, bool(edits), provenance is not None):
-            key = name.removeprefix(self._prefix + "data/")
-            if name == self._prefix + "data.pkl":
-                _add_bytes(writer, name, pickle)
-            elif name not in self._records:
-                _add_tensor(writer, name, added.tensors[key], scan, self._byteorder)
-            else:
-                views = scanned.get(self._storages[key], ()) if key in self._storages else ()
-                _add_copy(writer, self._records[name], views)
-        if provenance is not None:
-            _add_bytes(writer, self._prefix + PROVENANCE, _json(provenance))
-        return writer.finish()
+        from liontool.checkpoint.formats.torch_zip_writing import rewritten
 
-    def _names(
-        self, used: Sequence[str], added: NewStorages, changed: bool, renew: bool
-    ) -> Iterator[str]:
-        """The records of the new file: the old order, new storages behind the old ones."""
-        data = self._prefix + "data/"
-        gone = {data + key for key in self._storages} - {data + key for key in used}
-        if renew:
-            gone.add(self._prefix + PROVENANCE)
-        if changed:  # it is made from the contents
-            gone.add(self._prefix + ".data/serialization_id")
-        layout = [key for key in self._storages if data + key not in gone] + list(added.tensors)
-        if layout != list(used) or layout[:1] not in ([], ["0"]):
-            # It promises offsets that can be computed from keys used in order, from "0" on.
-            gone.add(self._prefix + ".format_version")
-        last = max(i for i, name in enumerate(self._records) if name.startswith(data[:-1]))
-        for i, name in enumerate(self._records):
-            if name not in gone:
-                yield name
-            if i == last:
-                yield from (data + key for key in added.tensors)
+        return rewritten(self, edits, scan=scan, provenance=provenance)
 
     def _storage_of(self, pid: tuple[Value, ...]) -> Storage:
         if len(pid) != 5 or pid[0] != "storage":
             raise FormatError(f"{self.path}: the pickle refers to something that is no storage")
-        storage = self._storages.get(pid[2])
+        storage = self.storages.get(pid[2])
         if storage is None:
             raise FormatError(f"{self.path}: needs storage {pid[2]!a}, which is not in the file")
         check_count(pid, storage)
         return storage
-
-
-def create(
-    value: Value, *, scan: frozenset[TensorRef], provenance: Mapping[str, Any] | None
-) -> list[Piece]:
-    """The pieces of a new torch zip file that holds `value`."""
-    added = NewStorages()
-    root = encode(value, added)
-    prefix = "archive/"
-    writer = ZipWriter(_ALIGNMENT)
-    _add_bytes(writer, prefix + "data.pkl", emit(root, 2))
-    _add_bytes(writer, prefix + ".format_version", b"1")
-    _add_bytes(writer, prefix + ".storage_alignment", str(_ALIGNMENT).encode())
-    _add_bytes(writer, prefix + "byteorder", b"little")
-    for key, tensor in added.tensors.items():
-        _add_tensor(writer, f"{prefix}data/{key}", tensor, scan, "little")
-    _add_bytes(writer, prefix + "version", b"3\n")
-    if provenance is not None:
-        _add_bytes(writer, prefix + PROVENANCE, _json(provenance))
-    return writer.finish()
-
-
-def _add_bytes(writer: ZipWriter, name: str, data: bytes) -> None:
-    writer.add(name, [Literal(data)], zlib.crc32(data))
-
-
-def _add_tensor(
-    writer: ZipWriter, name: str, tensor: TensorRef, scan: frozenset[TensorRef], byteorder: str
-) -> None:
-    checksum = Checksum()
-    writer.add(name, [body(tensor, byteorder, scan=tensor in scan, crc=checksum)], checksum)
-
-
-def _add_copy(writer: ZipWriter, record: Record, scanned: tuple[TensorRef, ...]) -> None:
-    known = _trusted_crc(record)
-    if known is not None:
-        writer.add(record.name, [Raw(record.span, scanned)], known)
-        return
-    checksum = Checksum()
-    writer.add(record.name, [Raw(record.span, scanned, checksum)], checksum)
-
-
-def _json(provenance: Mapping[str, Any]) -> bytes:
-    return json.dumps(provenance, indent=1).encode() + b"\n"
 
 
 def _archive_prefix(records: Mapping[str, Record], path: Path) -> str:
@@ -213,26 +142,19 @@ def _byteorder(records: Mapping[str, Record], prefix: str, path: Path) -> str:
     return word
 
 
-def _alignment(records: Mapping[str, Record], prefix: str) -> int:
-    """What the file says of its alignment, if that can be kept."""
-    word = record_text(records, prefix + ".storage_alignment") or ""
-    number = int(word) if word.isascii() and word.isdigit() else 0
-    return number if 0 < number <= _MAX_ALIGNMENT else _ALIGNMENT
-
-
 def _storages(records: Mapping[str, Record], prefix: str, byteorder: str) -> dict[str, Storage]:
     """Storages by key, in the order of the file."""
     prefix += "data/"
     return {
         name.removeprefix(prefix): Storage(
-            record.span, byteorder, _trusted_crc(record), name.partition("/")[2]
+            record.span, byteorder, trusted_crc(record), name.partition("/")[2]
         )
         for name, record in records.items()
         if name.startswith(prefix) and not name.endswith("/")
     }
 
 
-def _trusted_crc(record: Record) -> int | None:
+def trusted_crc(record: Record) -> int | None:
     """The CRC-32, unless torch was told to write none, which leaves a zero."""
     return record.crc if record.crc or not record.span.length else None
 
