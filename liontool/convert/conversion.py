@@ -186,7 +186,14 @@ def _estimates(
         weights = weights_by_slot(source, checkpoint, optimizer)
         try:
             found.append(
-                estimate(optimizer, settings.betas, advance, to=settings.to, weights=weights)
+                estimate(
+                    optimizer,
+                    settings.betas,
+                    advance,
+                    to=settings.to,
+                    decay=settings.decay,
+                    weights=weights,
+                )
             )
         except RefusedError as error:
             if len(checkpoint.optimizers) == 1:

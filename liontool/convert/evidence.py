@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LEAST_STEPS = 100
 _MOST_KURTOSIS = 6.0
 _MOST_STALE = 0.05
+_LEAST_PHI = 0.9
+# Below this part of the update at pure noise the weights oscillate in curved directions.
+_OSCILLATING = 0.83
 
 Progress = Callable[[int], None]
 
@@ -44,6 +47,7 @@ class TensorEvidence:
         zero: Share of elements that never had a gradient.
         phi: Mean of what eps leaves of AdamW's step.
         matrix: Whether it has two dimensions or more.
+        noise_rms: `update_rms` as pure noise would have it after these steps.
         step: Its step count.
     """
 
@@ -59,6 +63,7 @@ class TensorEvidence:
     zero: float
     phi: float
     matrix: bool
+    noise_rms: float
     step: float | None
 
     @property
@@ -71,6 +76,17 @@ class TensorEvidence:
     def is_young(self) -> bool:
         """Whether it had too few steps."""
         return self.step is not None and self.step < LEAST_STEPS
+
+    @property
+    def is_damped(self) -> bool:
+        """Whether eps takes a good part of AdamW's step away."""
+        return self.counts and self.phi < _LEAST_PHI
+
+    @property
+    def oscillates(self) -> bool:
+        """Whether it is a matrix with smaller updates than pure noise makes, and not by eps."""
+        small = self.update_rms < _OSCILLATING * self.noise_rms
+        return self.matrix and small and self.counts and not self.is_damped
 
     @property
     def counts(self) -> bool:
@@ -172,6 +188,7 @@ def _concluded(
         zero=1 - moving / count,
         phi=sums.phi / moving if moving else 1.0,
         matrix=len(first.shape) > 1,
+        noise_rms=sqrt(formulas.update_variance(*adam)),
         step=adam[1],
     )
 

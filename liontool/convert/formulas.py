@@ -89,6 +89,17 @@ def adamw_diffusion(beta1: float, decay: float = 0.0) -> float:
     return update_variance(beta1) * (1 + 2 * memory / (1 - memory))
 
 
-def weight_growth(ratio: float, betas: Betas, adam_beta1: float, decay: float = 0.0) -> float:
-    """What decayed weights tend to, against AdamW, with lr / ratio and wd * ratio."""
-    return sqrt(lion_diffusion(betas, decay) / adamw_diffusion(adam_beta1, decay)) / ratio
+def weight_growth(
+    ratio: float, betas: Betas, adam_beta1: float, decay: float = 0.0, share: float = 1.0
+) -> float:
+    """What decayed weights tend to, against AdamW, where Lion's lr is `ratio` times smaller.
+
+    Args:
+        ratio: AdamW's lr against Lion's.
+        betas: Lion's.
+        adam_beta1: AdamW's.
+        decay: lr * wd of AdamW.
+        share: lr * wd of Lion against AdamW's: 1 where wd is multiplied by the ratio.
+    """
+    lion, adamw = lion_diffusion(betas, decay * share), adamw_diffusion(adam_beta1, decay)
+    return sqrt(lion / adamw / share) / ratio

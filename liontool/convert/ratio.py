@@ -11,7 +11,7 @@ ended lower: it is where to begin, not an optimum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
@@ -27,6 +27,7 @@ from liontool.convert.evidence import (
     evidence,
 )
 from liontool.convert.notices import slot_step
+from liontool.convert.ratio_notices import ratio_notices
 from liontool.convert.report import Notice
 from liontool.errors import RefusedError
 
@@ -35,10 +36,33 @@ MOST_UPDATE = 0.35
 
 LOW, HIGH = 0.7, 1.3
 _CLIP = 0.6
-_LEAST_PHI = 0.9
-# Below this part of the update at pure noise the weights oscillate in curved directions.
-_OSCILLATING = 0.83
-_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _Lion:
+    """What the weights will be under.
+
+    Attributes:
+        ratio: What AdamW's lr is divided by.
+        betas: Its own.
+        factor: Size of its updates: less than 1 for LionSF.
+        share: Its lr * weight_decay against AdamW's. Decoupled, its decay per step is AdamW's too.
+    """
+
+    ratio: float
+    betas: tuple[float, float]
+    factor: float
+    share: float
+
+    def growth(self, adam_beta1: float, rate: float) -> float:
+        """What decayed weights tend to, where AdamW's lr * weight_decay is `rate`."""
+        rate = min(rate, 1.0)
+        grown = formulas.weight_growth(self.ratio, self.betas, adam_beta1, rate, self.share)
+        return grown * self.factor
+
+    def edge(self, decay: float) -> float:
+        """The size of a weight at which AdamW's `decay`, as Lion has it, outweighs an update."""
+        return self.factor / (decay * self.ratio * self.share)
 
 
 @dataclass(frozen=True)
@@ -57,9 +81,10 @@ class GroupEvidence:
         zero: Share of elements that never had a gradient, in all its tensors.
         kurtosis: The largest of a tensor.
         weight_growth: What decayed weights tend to, against AdamW; None without weight decay.
-        settling_steps: 1 / (2 * lr * weight_decay), the steps that this takes; None likewise.
-        outside_box: Share of weights beyond 1 / weight_decay, where Lion pulls them in; None where
-            weights are not known or do not decay.
+        settling_steps: 1 / (2 * lr * weight_decay) of the Lion, the steps that this takes; None
+            likewise.
+        outside_box: Share of weights beyond 1 / weight_decay of the Lion, where it pulls them in;
+            None where weights are not known or do not decay.
     """
 
     index: int
@@ -85,7 +110,7 @@ class RatioEstimate:
         ratio: What to divide learning rates by, to two decimals: `--lr-ratio` of it does the same.
         low: Lower end of where it likely lies.
         high: Upper end.
-        noise_ratio: k0, the ratio at pure noise for these betas.
+        noise_ratio: The ratio at pure noise: k0 of these betas, less for LionSF.
         betas: Lion's betas.
         update_rms: Root mean square of AdamW's update over the tensors that count.
         steps: Steps of the run.
@@ -120,6 +145,7 @@ def estimate(
     progress: Progress | None = None,
     *,
     to: str = "lion",
+    decay: str = "scaled",
     weights: Mapping[int | str, TensorRef] | None = None,
 ) -> RatioEstimate:
     """Estimate the lr ratio from the moments, read once in blocks.
@@ -129,13 +155,19 @@ def estimate(
         betas: Lion's betas.
         progress: Called with the number of bytes of each block read.
         to: "lion", or "lion-sf", whose smaller steps want a smaller ratio.
+        decay: What happens to the weight decay, as in `Settings`.
         weights: The weights by key of their slots, where known: they are read for the share outside
             Lion's box.
 
     Raises:
         RefusedError: The run is too young, or its updates too large or too sparse, to tell.
     """
-    offered = _offer(betas, to)
+    # What of a step LionSF takes at pure noise, which is the most that it ever takes there.
+    factor = formulas.agreement_factor(0, betas) if to == "lion-sf" else 1.0
+    noise_ratio = formulas.noise_ratio(betas)
+    offered = (
+        f"--lr-ratio {noise_ratio * factor:.2f} is the value for pure noise with betas {betas}"
+    )
     steps = max((slot_step(slot) or 0.0 for slot in optimizer.slots.values()), default=0.0)
     if steps < LEAST_STEPS:
         raise RefusedError(
@@ -152,36 +184,28 @@ def estimate(
     rms = _rms(counting)
     if rms > MOST_UPDATE:
         raise RefusedError(
-            f"--lr-ratio auto: AdamW's update has a root mean square of {rms:.2f}, above "
+            f"--lr-ratio auto: AdamW's update has a root mean square of {rms:.3f}, above "
             f"{MOST_UPDATE}, so what the moments say will not last: {offered}"
         )
-    k0 = formulas.noise_ratio(betas)
-    found = min(k0, max(_CLIP * k0, _mean(counting, "ratio")))
-    factor = formulas.agreement_factor(0, betas) if to == "lion-sf" else 1.0
+    found = min(noise_ratio, max(_CLIP * noise_ratio, _mean(counting, "ratio")))
     ratio = round(found * factor, 2)
+    lion = _Lion(ratio, betas, factor, 1 / ratio if decay == "kept" else 1.0)
     groups = tuple(
-        _group(i, items, optimizer, ratio, betas, weights or {}) for i, items in enumerate(tensors)
+        _group(i, items, optimizer, lion, weights or {}) for i, items in enumerate(tensors)
     )
     every = [item for group in tensors for item in group]
     return RatioEstimate(
         ratio=ratio,
         low=LOW * ratio,
-        # LionSF's factor at pure noise is the largest that it has.
         high=ratio if to == "lion-sf" else HIGH * ratio,
-        noise_ratio=k0,
+        noise_ratio=noise_ratio * factor,
         betas=betas,
         update_rms=rms,
         steps=steps,
         groups=groups,
         sparse=tuple(item for item in every if item.is_sparse),
-        warnings=tuple(_warnings(every, optimizer)),
+        warnings=tuple(ratio_notices(every)),
     )
-
-
-def _offer(betas: tuple[float, float], to: str) -> str:
-    factor = formulas.agreement_factor(0, betas) if to == "lion-sf" else 1.0
-    ratio = formulas.noise_ratio(betas) * factor
-    return f"--lr-ratio {ratio:.2f} is the value for pure noise with betas {betas}"
 
 
 # --- averages -----------------------------------------------------------------------------------
@@ -207,8 +231,7 @@ def _group(
     index: int,
     items: list[TensorEvidence],
     optimizer: Optimizer,
-    ratio: float,
-    betas: tuple[float, float],
+    lion: _Lion,
     weights: Mapping[int | str, TensorRef],
 ) -> GroupEvidence:
     group = optimizer.groups[index]
@@ -217,7 +240,6 @@ def _group(
     lr = number(group.fields.get("lr")) or 0.0
     decay = number(group.fields.get("weight_decay")) or 0.0
     rate = lr * decay
-    growth = formulas.weight_growth(ratio, betas, adam_betas(group.fields)[0], min(rate, 1.0))
     known = [weights[key] for key in group.params if key in weights]
     return GroupEvidence(
         index=index,
@@ -230,9 +252,9 @@ def _group(
         stale=_mean(items, "stale") if items else None,
         zero=_mean(items, "zero") if items else None,
         kurtosis=max((item.kurtosis for item in items if isfinite(item.kurtosis)), default=None),
-        weight_growth=growth if rate > 0 else None,
-        settling_steps=1 / (2 * rate) if rate > 0 else None,
-        outside_box=_outside(known, 1 / (decay * ratio)) if decay > 0 and known else None,
+        weight_growth=lion.growth(adam_betas(group.fields)[0], rate) if rate > 0 else None,
+        settling_steps=1 / (2 * rate * lion.share) if rate > 0 else None,
+        outside_box=_outside(known, lion.edge(decay)) if decay > 0 and known else None,
     )
 
 
@@ -248,40 +270,3 @@ def _outside(weights: list[TensorRef], edge: float) -> float | None:
         for block in blocks(weight)
     )
     return beyond / total if total else None
-
-
-# --- warnings -----------------------------------------------------------------------------------
-
-
-def _warnings(tensors: list[TensorEvidence], optimizer: Optimizer) -> Iterable[Notice]:
-    beta1 = adam_betas(optimizer.groups[0].fields)[0]
-    floor = _OSCILLATING * sqrt(formulas.update_variance(beta1))
-    sparse = [item for item in tensors if item.is_sparse]
-    if sparse:
-        yield Notice(
-            "sparse",
-            f"sparse, left out of the ratio: {_names(sparse)}; Lion will move these rows twice too "
-            "fast or more: give them a larger ratio or leave them to AdamW, and see --zero-stale",
-        )
-    broken = [item for item in tensors if not isfinite(item.update_rms)]
-    if broken:
-        yield Notice("nonfinite", f"not finite, left out of the ratio: {_names(broken)}")
-    small = [item for item in tensors if item.counts and item.phi < _LEAST_PHI]
-    if small:
-        yield Notice(
-            "eps",
-            f"eps takes part of AdamW's step away in {_names(small)} (the least is left in "
-            f"{min(small, key=lambda item: item.phi).phi:.0%}): the matching ratio is larger there",
-        )
-    slow = [item for item in tensors if item.counts and item.matrix and item.update_rms < floor]
-    if slow:
-        yield Notice(
-            "oscillating",
-            f"oscillating, with updates below those of pure noise: {_names(slow)}; Lion will be "
-            "quieter and slower there at this ratio",
-        )
-
-
-def _names(items: list[TensorEvidence]) -> str:
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return ", ".join(item.label for item in items[:_NAMED]) + more

@@ -88,6 +88,11 @@ def test_weight_growth():
     assert at_three == pytest.approx([1.995, 2.167, 2.227, 2.258], abs=1e-3)
     at_k0 = [formulas.weight_growth(formulas.noise_ratio(BETAS), BETAS, 0.9, d) for d in decays]
     assert at_k0 == pytest.approx([0.890, 0.966, 0.993, 1.0075], abs=1e-3)
+    # A third of the decay: simulated with lr * wd = 0.003 to 3.78.
+    assert formulas.weight_growth(3, BETAS, 0.9, 3e-3, 1 / 3) == pytest.approx(3.788, abs=1e-3)
+    assert formulas.weight_growth(3, BETAS, 0.9, 0, 1 / 3) == pytest.approx(
+        2.258 * sqrt(3), abs=2e-3
+    )
 
 
 def test_kappa():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from math import sqrt
 
 import numpy as np
 import pytest
 import torch
 
 from liontool.checkpoint.document import Computed, TensorRef
-from liontool.checkpoint.model import Fields, Optimizer, ParamGroup
+from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
 from liontool.convert import formulas
 from liontool.convert.evidence import evidence
 from liontool.convert.ratio import estimate
@@ -18,6 +19,30 @@ from liontool.errors import RefusedError
 from support.torch_models import ref, tensor
 
 BETAS = (0.9, 0.99)
+
+
+@pytest.fixture
+def moments():
+    """Makes a slot in which every element of AdamW's update has the same size, but for eps."""
+
+    def make(size, shape, steps=400, betas=(0.9, 0.999), square=1.0):
+        first = torch.full(shape, size * sqrt(square) * (1 - betas[0] ** steps))
+        second = torch.full(shape, square * (1 - betas[1] ** steps))
+        state = {"step": float(steps), "exp_avg": ref(first), "exp_avg_sq": ref(second)}
+        return Slot(0, Fields(state), "tensor")
+
+    return make
+
+
+def optimizer_with(*slots):
+    """An AdamW with one group, or with one for each (slot, fields of its group)."""
+    parts = [slot if isinstance(slot, tuple) else (slot, None) for slot in slots]
+    common = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-12, "weight_decay": 0.1}
+    keyed = {i: replace(slot, key=i, name=f"tensor {i}") for i, (slot, _) in enumerate(parts)}
+    if all(group is None for _, group in parts):
+        return Optimizer("", (ParamGroup(Fields(common), tuple(keyed)),), keyed)
+    groups = (ParamGroup(Fields({**common, **group}), (i,)) for i, (_, group) in enumerate(parts))
+    return Optimizer("", tuple(groups), keyed)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +119,11 @@ def test_schedule_free(gaussian):
     found = estimate(gaussian(0.0, shape=(100, 100)), to="lion-sf")
     assert found.ratio == pytest.approx(4.29, abs=0.12)
     assert found.high == found.ratio
+    assert found.noise_ratio == pytest.approx(4.2947, abs=1e-4)
+    factor = formulas.agreement_factor(0, BETAS)
+    growth = formulas.weight_growth(found.ratio, BETAS, 0.9, 1e-4)
+    assert found.groups[0].weight_growth == pytest.approx(growth * factor)
+    assert 0.9 < found.groups[0].weight_growth < 1.1
 
 
 def test_young_run(gaussian):
@@ -107,8 +137,16 @@ def test_young_run(gaussian):
 
 def test_large_updates(gaussian):
     """Above an update RMS of 0.35 likewise."""
-    with pytest.raises(RefusedError, match=r"root mean square of 0\.45, above 0\.35.*7\.40 is the"):
+    with pytest.raises(RefusedError, match=r"mean square of 0\.45\d, above 0\.35,.*7\.40 is the"):
         estimate(gaussian(0.4, shape=(100, 100)), (0.95, 0.98))
+
+
+def test_updates_over_several_tensors(moments):
+    """What is refused is the root of the mean square over all elements, told to three digits."""
+    tensors = [moments(0.2, (300,)), moments(0.67, (100,))]  # together 0.377, their mean is 0.318
+    with pytest.raises(RefusedError, match=r"mean square of 0\.377, above 0\.35,"):
+        estimate(optimizer_with(*tensors))
+    assert estimate(optimizer_with(*tensors[:1])).update_rms == pytest.approx(0.2)
 
 
 def test_no_state():
@@ -182,6 +220,34 @@ def test_oscillation_warning(gaussian):
     assert found.groups[0].persistence == 0
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "oscillates"),
+    [
+        # Pure noise has 0.2294 for beta1 0.9, 0.1601 for 0.95 and 0.333 for 0.8; x 0.83 counts.
+        (0.189, {}, True),
+        (0.192, {}, False),
+        (0.134, {"betas": (0.95, 0.999)}, False),
+        (0.131, {"betas": (0.95, 0.999)}, True),
+        (0.25, {"betas": (0.8, 0.999)}, True),
+        (0.189, {"shape": (400,)}, False),  # no matrix
+        (0.5, {"eps": 0.5}, False),  # eps makes it small, 0.333, and is named instead
+        (0.25, {"eps": 0.5}, False),
+        (0.09, {"betas": (0.98, 0.999)}, False),
+        (0.09, {"betas": (0.98, 0.999), "steps": 100}, True),  # noise is larger at first: 0.1148
+    ],
+)
+def test_oscillation_floor(moments, size, options, oscillates):
+    """The floor is that of the tensor's own beta1 and step, and eps is no oscillation."""
+    slot_options = {key: options[key] for key in ("shape", "steps", "betas") if key in options}
+    slot = moments(size, **{"shape": (20, 20), **slot_options})
+    group = {key: options[key] for key in ("betas", "eps") if key in options}
+    # A first group with other betas has no say.
+    found = estimate(optimizer_with((moments(0.25, (5, 5)), {}), (slot, group)))
+    ids = [notice.id for notice in found.warnings]
+    assert ("oscillating" in ids) == oscillates
+    assert ("eps" in ids) == ("eps" in options)
+
+
 def test_nonfinite_tensor_is_left_out(gaussian):
     """A tensor with NaN is named and does not count."""
     optimizer = gaussian(0.0, 0.0, shape=(64, 64))
@@ -205,8 +271,83 @@ def test_weights(gaussian):
     assert group.outside_box == 0.5
     assert group.settling_steps == pytest.approx(500)
     assert group.weight_growth == formulas.weight_growth(ratio, BETAS, 0.9, 1e-3)
+    same = estimate(optimizer, weights=weights, decay="decoupled").groups[0]
+    assert same == group  # it decays by as much in every step
     free = estimate(gaussian(0.0, shape=(64, 64), weight_decay=0.0), weights=weights).groups[0]
     assert (free.outside_box, free.settling_steps, free.weight_growth) == (None, None, None)
+
+
+def test_weights_with_kept_decay(gaussian):
+    """A decay that is not multiplied acts a ratio times slower, up to a box as much wider."""
+    optimizer = gaussian(0.0, shape=(64, 64), lr=1e-2, weight_decay=0.1)
+    weights = {0: ref(torch.tensor([0.0, 9.9, -10.1, 20.0]))}
+    found = estimate(optimizer, weights=weights, decay="kept")
+    (group,) = found.groups
+    assert group.outside_box == 0.5
+    assert group.settling_steps == pytest.approx(500 * found.ratio)
+    grown = formulas.weight_growth(found.ratio, BETAS, 0.9, 1e-3, 1 / found.ratio)
+    assert group.weight_growth == grown
+    assert grown == pytest.approx(
+        formulas.weight_growth(found.ratio, BETAS, 0.9, 1e-3) * sqrt(found.ratio), rel=0.05
+    )
+
+
+def test_box_of_lion_sf(gaussian):
+    """LionSF's smaller steps hold out against the decay up to a smaller size."""
+    optimizer = gaussian(0.0, shape=(64, 64), weight_decay=0.1)
+    ratio = estimate(optimizer, to="lion-sf").ratio
+    edge = formulas.agreement_factor(0, BETAS) / (0.1 * ratio)
+    weights = {0: ref(torch.tensor([0.99 * edge, -1.01 * edge, 0.0, 0.0]))}
+    assert estimate(optimizer, to="lion-sf", weights=weights).groups[0].outside_box == 0.25
+
+
+@pytest.mark.parametrize(("share", "sparse"), [(0.04, False), (0.06, True)])
+def test_stale_threshold(moments, share, sparse):
+    """More than 5 % of still elements make a tensor sparse."""
+    slot = moments(0.2, (1000,))
+    first = tensor(slot.state["exp_avg"])
+    first[: int(1000 * share)] = 0
+    slot = replace(slot, state=slot.state.replaced({"exp_avg": ref(first)}))
+    found = estimate(optimizer_with(moments(0.2, (9,)), slot))
+    assert bool(found.sparse) == sparse
+
+
+@pytest.mark.parametrize(("kurtosis", "sparse"), [(5.8, False), (6.2, True)])
+def test_kurtosis_threshold(moments, kurtosis, sparse):
+    """A kurtosis above 6 likewise."""
+    size = moments(1.0, (1000,)).state["exp_avg"]
+    # A share p of large elements beside small ones: the kurtosis is about 1 / p.
+    large = torch.full((1000,), 0.01)
+    large[: round(1000 / kurtosis)] = 0.5
+    slot = moments(1.0, (1000,))
+    slot = replace(slot, state=slot.state.replaced({"exp_avg": ref(tensor(size) * large)}))
+    found = estimate(optimizer_with(moments(0.2, (9000,)), slot))
+    assert bool(found.sparse) == sparse
+    assert found.groups[0].kurtosis == pytest.approx(kurtosis, rel=0.02)
+
+
+def test_evidence_of_early_moments(moments):
+    """Both bias corrections, eps, and noise that is larger in the beginning: all count."""
+    slot = moments(0.5, (50,), steps=120, betas=(0.98, 0.999), square=4.0)
+    optimizer = optimizer_with((slot, {"betas": (0.98, 0.999), "eps": 0.5}))
+    ((found,),) = evidence(optimizer, BETAS, lambda _: None)
+    assert found.update_rms == pytest.approx(0.5 * 2 / 2.5)
+    assert found.phi == pytest.approx(0.8)
+    assert found.persistence == pytest.approx(formulas.persistence(0.16, 0.98, 120))
+    assert found.persistence != pytest.approx(formulas.persistence(0.16, 0.98), abs=1e-3)
+
+
+def test_elements_without_gradient(moments):
+    """Where the second moment is 0 nothing is averaged: they are zero, and stale."""
+    slot = moments(0.2, (100,))
+    second = tensor(slot.state["exp_avg_sq"])
+    second[:4] = 0
+    slot = replace(slot, state=slot.state.replaced({"exp_avg_sq": ref(second)}))
+    ((found,),) = evidence(optimizer_with(slot), BETAS, lambda _: None)
+    assert (found.moving, found.stale) == (96, 0.04)
+    assert found.zero == pytest.approx(0.04)
+    assert found.update_rms == pytest.approx(0.2)
+    assert found.phi == pytest.approx(1)
 
 
 def test_progress_and_unequal_blocks(gaussian):
