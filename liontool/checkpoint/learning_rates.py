@@ -6,7 +6,7 @@ milestones) and metrics (`best`) are no learning rates and are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -23,6 +23,10 @@ SCHEDULER_KEYS = frozenset(
 """Absolute learning rates in the state of any scheduler, numbers or one number a group."""
 
 
+# Words in the names of fields that may hold a learning rate.
+_RATE_WORDS = frozenset({"lr", "lrs", "value", "values"})
+
+
 @dataclass(frozen=True)
 class Kind:
     """One scheduler class, known by keys that no other has all of.
@@ -35,6 +39,8 @@ class Kind:
         constant: Values that make it hold its learning rate for good, once all its rates are
             equal; None where code outside the file computes the learning rate.
         end: The field that says how long it runs.
+        moves: The field that says what it moves, where that may be something else than `lr`.
+        note: What is to be done outside the file.
     """
 
     name: str
@@ -43,6 +49,15 @@ class Kind:
     rates: frozenset[str] = frozenset()
     constant: tuple[tuple[str, Any], ...] | None = ()
     end: str = ""
+    moves: str = ""
+    note: str = ""
+
+    def fits(self, state: Mapping[Any, Value]) -> bool:
+        """Whether `state` is that of a scheduler of this kind."""
+        keys = state.keys()
+        if not self.keys <= keys or self.absent & keys:
+            return False
+        return not self.moves or state[self.moves] == "lr"
 
 
 # A cosine with this period stays at cos(0) = 1.0 in double precision for the first billion steps.
@@ -55,6 +70,22 @@ def _kind(
     present, missing, more = (frozenset(words.split()) for words in (keys, absent, rates))
     return Kind(name, present, missing, more, tuple(constant.items()), end)
 
+
+FOREIGN: tuple[Kind, ...] = (
+    replace(
+        _kind("timm scheduler", "base_values param_group_field",
+              rates="base_values lr_min warmup_lr_init warmup_steps"),
+        constant=None, moves="param_group_field",
+    ),
+    replace(
+        _kind("Megatron's scheduler", "max_lr min_lr lr_decay_style num_steps",
+              rates="max_lr min_lr", end="lr_decay_steps"),
+        constant=None,
+        note="Megatron compares it with its arguments, and it sets the weight decay too: divide "
+        "--lr and --min-lr, multiply --weight-decay, and give --override-opt_param-scheduler",
+    ),
+)  # fmt: skip
+"""Schedulers that are not torch's, told by their keys alone."""
 
 KINDS: tuple[Kind, ...] = (
     replace(_kind("LambdaLR or MultiplicativeLR", "lr_lambdas"), constant=None),
@@ -74,11 +105,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("SWALR", "anneal_epochs _anneal_strategy", end="anneal_epochs", anneal_epochs=0),
     _kind("SequentialLR", "_milestones"),
     _kind("ExponentialLR", "gamma base_lrs", "step_size milestones step_ratio", gamma=1.0),
-    replace(
-        _kind("timm scheduler", "base_values param_group_field",
-              rates="base_values lr_min warmup_lr_init warmup_steps"),
-        constant=None,
-    ),
+    *FOREIGN,
 )  # fmt: skip
 """Every scheduler that can be told by its state. ChainedScheduler is told by its children."""
 
@@ -87,9 +114,8 @@ CHAINED = Kind("ChainedScheduler", frozenset())
 
 def kind_of(scheduler: Scheduler) -> Kind | None:
     """The class of a scheduler as far as its keys tell it, else None."""
-    keys = scheduler.fields.keys()
     for kind in KINDS:
-        if kind.keys <= keys and not kind.absent & keys:
+        if kind.fits(scheduler.fields):
             return kind
     return CHAINED if scheduler.children else None
 
@@ -182,7 +208,7 @@ def notes(schedulers: Sequence[Scheduler]) -> tuple[str, ...]:
     """Sentences about what cannot be scaled, because the file does not hold or name it."""
     found: list[str] = []
     for scheduler in walk(schedulers):
-        for check in (_code_note, _unknown_note):
+        for check in (_code_note, _kind_note, _unknown_note):
             note = check(scheduler)
             if note and note not in found:
                 found.append(note)
@@ -220,12 +246,17 @@ def _code_note(scheduler: Scheduler) -> str:
     return ""
 
 
+def _kind_note(scheduler: Scheduler) -> str:
+    kind = kind_of(scheduler)
+    return f"{_named(scheduler)}: {kind.note}" if kind and kind.note else ""
+
+
 def _unknown_note(scheduler: Scheduler) -> str:
     if kind_of(scheduler) is not None:
         return ""
     scaled = set(rate_keys(scheduler))
     names = [name for name in scheduler.fields if name not in scaled]
-    left = [str(name) for name in names if "lr" in str(name).split("_")]  # not all are text
+    left = [str(name) for name in names if not _RATE_WORDS.isdisjoint(str(name).split("_"))]
     if left:
         return (
             f"{_named(scheduler)}: its class is not known, and {', '.join(left)} may hold a "

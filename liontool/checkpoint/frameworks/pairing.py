@@ -1,8 +1,8 @@
 """Which scheduler drives which optimizer: told by the learning rates that both keep.
 
 A scheduler writes `initial_lr` into every group of its optimizer and keeps the same numbers in
-`base_lrs`, and the last rates it set in `_last_lr`. Position decides only between optimizers that
-look alike, and only where there is one scheduler for each optimizer.
+`base_lrs` (timm's: in `base_values`), and the last rates it set in `_last_lr`. Position decides only
+between optimizers that look alike, and only where there is one scheduler for each optimizer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Optimizer, Scheduler
 
 Numbers = tuple[float, ...]
+
+_BASES = ("base_lrs", "base_values")
 
 
 def pair(
@@ -61,7 +63,7 @@ def _fits(scheduler: Scheduler, optimizer: Optimizer) -> bool:
 
 
 def _count(scheduler: Scheduler) -> int | None:
-    for name in ("base_lrs", "_last_lr", "min_lrs"):
+    for name in (*_BASES, "_last_lr", "min_lrs"):
         values = scheduler.fields.get(name)
         if isinstance(values, Sequence):
             return len(values)
@@ -71,19 +73,20 @@ def _count(scheduler: Scheduler) -> int | None:
 
 def _agrees(scheduler: Scheduler, optimizer: Optimizer) -> bool:
     """Whether its rates are those in the groups; one that keeps none agrees with nothing."""
-    bases, last = _rates(scheduler, "base_lrs"), _rates(scheduler, "_last_lr")
+    bases, last = _rates(scheduler, *_BASES), _rates(scheduler, "_last_lr")
     initial = _group_rates(optimizer, "initial_lr")
     if bases is not None:
         return bases == initial
     return last is not None and last == _group_rates(optimizer, "lr")
 
 
-def _rates(scheduler: Scheduler, name: str) -> Numbers | None:
+def _rates(scheduler: Scheduler, *names: str) -> Numbers | None:
     """A list of rates of the scheduler itself, or else of the first nested one that has it."""
-    values = scheduler.fields.get(name)
-    if isinstance(values, Sequence):
-        return _numbers(values)
-    found = (_rates(child, name) for child in scheduler.children)
+    for name in names:
+        values = scheduler.fields.get(name)
+        if isinstance(values, Sequence):
+            return _numbers(values)
+    found = (_rates(child, *names) for child in scheduler.children)
     return next((rates for rates in found if rates is not None), None)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from liontool.checkpoint.document import Document, Key, Opaque, Place, Value
+from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value
 from liontool.checkpoint.frameworks.weights import weights_by_name
-from liontool.checkpoint.learning_rates import number
+from liontool.checkpoint.learning_rates import FOREIGN, number
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Scheduler, Slot
 from liontool.errors import LimitError
 
@@ -22,6 +22,12 @@ MAX_NESTING = 32
 """Schedulers inside schedulers. Torch's own users nest two or three."""
 
 _SCHEDULER_MARKS = frozenset({"base_lrs", "_last_lr", "min_lrs", "_step_count"})
+
+# What the state of a scheduler has and its settings have not.
+_STATE_MARKS = _SCHEDULER_MARKS | {
+    "last_epoch", "last_step", "last_iter", "last_batch_iteration", "step", "step_count", "best",
+    "current_step", "global_step", "iteration", "num_iters", "num_updates", "base_values",
+}  # fmt: skip
 
 
 @dataclass
@@ -50,7 +56,7 @@ def search(document: Document, roots: Sequence[tuple[Key, ...]] = ((),)) -> Foun
     for place, value in nodes(document, roots, is_leaf=is_optimizer):
         if is_optimizer(value):
             found.optimizers.append(optimizer(value, place, known))
-        elif is_scheduler(value):
+        elif is_scheduler(value) or _is_called_scheduler(place, value):
             schedulers.append((place, value))
     found.schedulers = _outermost(schedulers)
     found.optimizers = [_with_shapes(one, document) for one in found.optimizers]
@@ -102,9 +108,24 @@ def is_scheduler(value: Value) -> bool:
     """Whether `value` is the state of a learning-rate scheduler, or of several nested ones."""
     if not isinstance(value, Mapping):
         return False
-    if _children(value):
+    if _children(value) or any(kind.fits(value) for kind in FOREIGN):
         return True
-    return isinstance(value.get("last_epoch"), int) and not _SCHEDULER_MARKS.isdisjoint(value)
+    return _is_number(value.get("last_epoch")) and not _SCHEDULER_MARKS.isdisjoint(value)
+
+
+def _is_called_scheduler(place: Place, value: Value) -> bool:
+    """Whether `value` is the state of what the file calls a scheduler, of whatever class."""
+    if not isinstance(value, Mapping) or _STATE_MARKS.isdisjoint(value):
+        return False
+    names = (key for key in reversed(place.path) if not isinstance(key, int))
+    return "sched" in str(next(names, place.document)).lower()
+
+
+def _is_number(value: Value) -> bool:
+    """Epochs may be fractions, or one-element tensors."""
+    if isinstance(value, TensorRef):
+        return value.numel == 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def optimizer(
