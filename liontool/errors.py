@@ -3,7 +3,8 @@
     LiontoolError                      what, where, what is allowed, the way out: one line
     ├── ReadError                      a source cannot be read
     │   ├── FormatError                the bytes break the rules of their own format
-    │   │   └── LimitError             the file claims more than any honest file needs
+    │   │   ├── LimitError             the file claims more than any honest file needs
+    │   │   └── TruncatedError         the bytes end too early
     │   ├── UnsafePathError            a name or a link leads out of its folder
     │   ├── UnfinishedError            the checkpoint lacks its mark of completion
     │   └── SourceChangedError         the source was written to while it was read
@@ -36,6 +37,10 @@ class FormatError(ReadError):
 
 class LimitError(FormatError):
     """A file claims a size, count or depth beyond every honest file."""
+
+
+class TruncatedError(FormatError):
+    """The bytes end where the format says that more must follow."""
 
 
 class UnsafePathError(ReadError):

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from liontool.checkpoint import formats, values
-from liontool.checkpoint.document import Delete, Insert, Place, Replace, TensorRef, tensors
-from liontool.checkpoint.formats import torch_legacy
+from liontool.checkpoint.document import Delete, Insert, Place, Replace, Span, TensorRef, tensors
+from liontool.checkpoint.formats import torch_legacy, zip_records
 from liontool.errors import FormatError, LiontoolError, RefusedError
 from support.torch_files import KINDS, assert_same, opcodes, rewritten
 
@@ -75,6 +75,27 @@ def test_long_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_legacy, "_WINDOW", 16)
     path = saved({"a": ["x" * 5000, torch.ones(3)]}, tmp_path / "a.pt")
     assert len(formats.open_document(path).tree["a"][0]) == 5000
+
+
+def test_damaged_pickle_is_not_read_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a pickle that is cut off is looked for in more of the file."""
+    path = saved([torch.ones(20_000)], tmp_path / "a.pt")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"torch._utils") - 1] = 0xFF  # the opcode that names a function
+    path.write_bytes(data)
+    monkeypatch.setattr(torch_legacy, "_WINDOW", 1000)
+    read = []
+
+    def read_span(span: Span) -> bytes:
+        read.append(span.length)
+        return zip_records.read_span(span)
+
+    monkeypatch.setattr(torch_legacy, "read_span", read_span)
+    with pytest.raises(FormatError, match="not an opcode"):
+        formats.open_document(path)
+    assert max(read) == 1000
 
 
 def test_edits(tmp_path: Path) -> None:

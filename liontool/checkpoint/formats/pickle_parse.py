@@ -32,7 +32,7 @@ from liontool.checkpoint.formats.pickle_nodes import (
     depth_of,
     resolve,
 )
-from liontool.errors import FormatError, LimitError
+from liontool.errors import FormatError, LimitError, TruncatedError
 
 
 class PickleLimits:
@@ -124,7 +124,8 @@ class _Parser:
         except _Refused as refusal:
             raise refusal.kind(f"{self.at(start)}: {refusal}") from None
         except (IndexError, struct.error):
-            raise FormatError(f"{self.at(start)}: the pickle is cut off or damaged") from None
+            kind = TruncatedError if self.position >= len(data) else FormatError
+            raise kind(f"{self.at(start)}: the pickle is cut off or damaged") from None
         except (ValueError, KeyError, OverflowError):
             raise FormatError(f"{self.at(start)}: its argument makes no sense") from None
         raise LimitError(f"{self.where}: pickle of more than {PickleLimits.OPCODES} opcodes")
@@ -168,7 +169,7 @@ class _Parser:
         end = self.position + count
         if end > len(self.data):
             left = len(self.data) - self.position
-            _refuse(f"claims {count} bytes where {left} are left")
+            _refuse(f"claims {count} bytes where {left} are left", TruncatedError)
         part = self.data[self.position : end]
         self.position = end
         return part
@@ -206,7 +207,7 @@ class _Parser:
         if end < 0:
             if len(self.data) - self.position > limit:
                 _refuse(f"line of more than {limit} bytes", LimitError)
-            _refuse("line without end")
+            _refuse("line without end", TruncatedError)
         part = self.data[self.position : end]
         self.position = end + 1
         return part
@@ -319,8 +320,9 @@ def _proto(parser: _Parser) -> None:
 @_reads(op.FRAME)
 def _frame(parser: _Parser) -> None:
     length = parser.number(8)
-    if length > len(parser.data) - parser.position:
-        _refuse(f"frame of {length} bytes where {len(parser.data) - parser.position} are left")
+    left = len(parser.data) - parser.position
+    if length > left:
+        _refuse(f"frame of {length} bytes where {left} are left", TruncatedError)
 
 
 # Numbers, strings, bytes
@@ -384,7 +386,8 @@ def _sized(code: int, size: int, decode: Callable[[bytes], object]) -> None:
         begin = parser.position + size
         end = begin + int.from_bytes(data[parser.position : begin], "little")
         if end > len(data):
-            _refuse(f"claims {end - begin} bytes where {max(len(data) - begin, 0)} are left")
+            left = max(len(data) - begin, 0)
+            _refuse(f"claims {end - begin} bytes where {left} are left", TruncatedError)
         parser.position = end
         parser.stack.append(Atom(code, decode(data[begin:end])))
 

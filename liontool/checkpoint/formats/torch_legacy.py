@@ -25,7 +25,7 @@ from liontool.checkpoint.formats.torch_storages import (
     storage_key,
 )
 from liontool.checkpoint.formats.zip_records import read_span
-from liontool.errors import FormatError, LimitError
+from liontool.errors import FormatError, TruncatedError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -140,9 +140,7 @@ class _Pickles:
             data = read_span(Span(self.path, self.offset, min(window, left, PickleLimits.BYTES)))
             try:
                 root, used = parse(data, where=str(self.path))
-            except LimitError:
-                raise
-            except FormatError:
+            except TruncatedError:
                 if len(data) < window:
                     raise
                 window *= 4
