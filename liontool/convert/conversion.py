@@ -13,7 +13,7 @@ from typing import Literal
 from liontool.checkpoint import frameworks, writing
 from liontool.checkpoint.frameworks import Framework, Target
 from liontool.checkpoint.frameworks.resume_text import state_file
-from liontool.checkpoint.learning_rates import scale_scheduler
+from liontool.checkpoint.learning_rates import notes, scale_scheduler
 from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler
 from liontool.checkpoint.publish import check_target
 from liontool.checkpoint.source import Source, open_source
@@ -246,6 +246,8 @@ def _notices(
             "loose-scheduler",
             f"{scheduler.label}: cannot tell which optimizer it drives; scaled like all others",
         )
+    for text in notes(after.loose_schedulers):
+        yield Notice("scheduler", text)
 
 
 def _check_target(source: Source, place: Destination, force: bool) -> None:

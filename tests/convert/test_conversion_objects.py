@@ -1,4 +1,4 @@
-"""Objects in the files of a run: what is refused, what stays, and what is said of it."""
+"""Objects and strangers in the files of a run: what is refused, what stays, and what is said."""
 
 from __future__ import annotations
 
@@ -34,3 +34,16 @@ def test_optimizer_class(tmp_path, wrap):
     found = torch.load(report.output, weights_only=False)
     assert found["settings"] == value["settings"]
     assert "torch.optim.adamw.AdamW" in report.script[0]
+
+
+def test_scheduler_that_nobody_knows(tmp_path):
+    """A scheduler without known fields is left, and the notice says so, whoever's it is."""
+    state = adamw()[1].state_dict()
+    value = {"optimizer": state, "scheduler": {"step": 30, "peak_lr": 1e-3}}
+    report = convert_checkpoint(save(value, tmp_path / "one.pt"), lr_ratio=RATIO)
+    (notice,) = report.notices
+    assert (notice.id, torch.load(report.output)["scheduler"]) == ("scheduler", value["scheduler"])
+    assert "scheduler: its class is not known, and peak_lr may hold" in notice.text
+    value["other"] = adamw()[1].state_dict()
+    report = convert_checkpoint(save(value, tmp_path / "two.pt"), lr_ratio=RATIO)
+    assert [notice.id for notice in report.notices] == ["loose-scheduler", "scheduler"]

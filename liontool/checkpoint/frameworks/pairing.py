@@ -1,8 +1,8 @@
 """Which scheduler drives which optimizer: told by the learning rates that both keep.
 
 A scheduler writes `initial_lr` into every group of its optimizer and keeps the same numbers in
-`base_lrs` (timm's: in `base_values`), and the last rates it set in `_last_lr`. Position decides only
-between optimizers that look alike, and only where there is one scheduler for each optimizer.
+`base_lrs` (timm's: in `base_values`), and the last rates it set in `_last_lr`. Position decides
+only between optimizers that look alike, and only where there is one scheduler for each optimizer.
 """
 
 from __future__ import annotations
