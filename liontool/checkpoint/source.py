@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Source:
         self._marks = _marks(path)
         self.is_folder = path.is_dir()
         self._documents: dict[str, Document] = {}
+        self._shards: dict[Path, _Mark] = {}
 
     def listing(self) -> tuple[str, ...]:
         """The files and links of a folder, sorted, parted by `/`; () for a single file."""
@@ -66,7 +67,8 @@ class Source:
     @property
     def size(self) -> int:
         """Bytes of all files together, as they were at the first look."""
-        return sum(mark.size for mark in self._marks.values())
+        marks = (*self._marks.values(), *self._shards.values())
+        return sum(mark.size for mark in marks)
 
     def modified(self, name: str = "") -> int:
         """When a file was last written to, in nanoseconds."""
@@ -84,11 +86,19 @@ class Source:
         self._check_link(name)
         if name not in self._documents:
             path = self.path / name if name else self.path
-            self._documents[name] = formats.open_document(path, name)
+            self._documents[name] = self._opened(path, name)
         return self._documents[name]
+
+    def _opened(self, path: Path, name: str) -> Document:
+        document = formats.open_document(path, name)
+        if not self.is_folder:  # a folder has the marks of all its files
+            self._shards.update((file, _Mark.of(file.stat())) for file in formats.shards(document))
+        return document
 
     def check_unchanged(self) -> None:
         """Compare size, time and inode of every file with those at the first look.
+
+        The shards of an index are compared with what they were when it was opened.
 
         Raises:
             SourceChangedError: A file was written to, exchanged, added or removed since.
@@ -98,12 +108,10 @@ class Source:
         except ReadError as error:
             raise SourceChangedError(f"{error}, though it was there at the first look") from error
         for name in sorted(self._marks.keys() | now.keys()):
-            if self._marks.get(name) != now.get(name):
-                path = self.path / name if name else self.path
-                raise SourceChangedError(
-                    f"{path}: {self._change(name, now)} while it was being read; is the run still "
-                    "writing? Try again when it is done"
-                )
+            path = self.path / name if name else self.path
+            _compare(path, self._marks.get(name), now.get(name))
+        for path, mark in self._shards.items():
+            _compare(path, mark, _mark_of(path))
 
     def _check_link(self, name: str) -> None:
         """A link must lead to a place inside the folder, also when the folder has been copied."""
@@ -124,10 +132,22 @@ class Source:
                 f"make a copy without links first: cp -rL {shlex.quote(str(self.path))} COPY"
             )
 
-    def _change(self, name: str, now: Mapping[str, _Mark]) -> str:
-        if name not in now:
-            return "was removed"
-        return "was changed" if name in self._marks else "appeared"
+
+def _compare(path: Path, before: _Mark | None, now: _Mark | None) -> None:
+    if before == now:
+        return
+    change = "appeared" if before is None else "was removed" if now is None else "was changed"
+    raise SourceChangedError(
+        f"{path}: {change} while it was being read; is the run still writing? "
+        "Try again when it is done"
+    )
+
+
+def _mark_of(path: Path) -> _Mark | None:
+    try:
+        return _Mark.of(path.stat())
+    except OSError:
+        return None
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:

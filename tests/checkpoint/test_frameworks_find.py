@@ -131,5 +131,6 @@ def test_chosen_among_checkpoints():
 
 def test_output_names():
     """The word goes before the ending."""
-    names = [named("plain").output_name(Path(n)) for n in ("adamw.ckpt", "last.pth.tar", "run")]
-    assert names == ["adamw.lion.ckpt", "last.lion.pth.tar", "run.lion"]
+    sources = ("adamw.ckpt", "last.pth.tar", "run", "s.safetensors.index.json")
+    names = [named("plain").output_name(Path(name)) for name in sources]
+    assert names == ["adamw.lion.ckpt", "last.lion.pth.tar", "run.lion", "s.lion.safetensors"]

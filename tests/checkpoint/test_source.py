@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -173,4 +174,45 @@ def test_source_removed(folder):
     source = open_source(folder / "a.pt")
     (folder / "a.pt").unlink()
     with pytest.raises(SourceChangedError, match=r"a\.pt: no such file.*first look"):
+        source.check_unchanged()
+
+
+# --- shards of an index -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Two shards of safetensors with one byte each, and their index."""
+    for name in ("a", "b"):
+        entry = {name: {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+        header = json.dumps(entry).encode()
+        data = len(header).to_bytes(8, "little") + header + b"x"
+        (tmp_path / f"{name}.safetensors").write_bytes(data)
+    path = tmp_path / "m.safetensors.index.json"
+    path.write_text('{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}')
+    return path
+
+
+def test_size_of_shards(index):
+    """Shards count as soon as their index was read, and once."""
+    source = open_source(index)
+    assert source.size == index.stat().st_size
+    source.document()
+    total = sum(path.stat().st_size for path in index.parent.iterdir())
+    assert source.size == total
+    folder = open_source(index.parent)
+    folder.document(index.name)
+    assert folder.size == total
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [(os.unlink, "removed"), (lambda p: os.utime(p, ns=(1, 1)), "changed")]
+)
+def test_shard_that_changes(index, change, what):
+    """Each shard is compared with what it was when the index was read."""
+    source = open_source(index)
+    source.document()
+    assert source.check_unchanged() is None
+    change(index.parent / "b.safetensors")
+    with pytest.raises(SourceChangedError, match=rf"b\.safetensors: was {what} while"):
         source.check_unchanged()

@@ -14,7 +14,7 @@ from liontool.checkpoint.copying import Piece
 from liontool.checkpoint.document import Document, Edit, TensorRef, Value
 from liontool.errors import FormatError, LayoutError, ReadError
 
-__all__ = ["create_torch", "open_document", "rewrite"]
+__all__ = ["create_torch", "open_document", "rewrite", "shards"]
 
 _HEAD = 512
 
@@ -31,6 +31,14 @@ class Rewritable(Protocol):
         provenance: Mapping[str, Any] | None,
     ) -> list[Piece]:
         """The pieces of the same file with `edits` applied."""
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A Document whose tensors may lie in other files than its own."""
+
+    def shards(self) -> Collection[Path]:
+        """Those files."""
 
 
 # Offset, the bytes there, and what to tell whoever has such a file.
@@ -126,6 +134,11 @@ def _complaint(start: bytes, head: bytes) -> str:
     if not head.strip(b"\0"):
         return "begins with zeros; the file was reserved on the disk, but never written"
     return "is no torch file, safetensors file, pickle or JSON; what wrote it?"
+
+
+def shards(document: Document) -> Collection[Path]:
+    """The files that a document is read from besides its own."""
+    return document.shards() if isinstance(document, Sharded) else ()
 
 
 def rewrite(

@@ -62,6 +62,12 @@ class SafetensorsDocument:
         read = _read_shards if _is_index(path) else _read_file
         self.tree, self.facts, self.overhead = read(path)
 
+    def shards(self) -> list[Path]:
+        """The files of the tensors, where `path` is an index."""
+        sources = (tensor.source for tensor in self.tree.values())
+        files = (source.storage.span.file for source in sources if isinstance(source, Stored))
+        return [file for file in dict.fromkeys(files) if file != self.path]
+
 
 # --- reading ------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.source import Source
 from liontool.errors import LayoutError
 
+_INDEX = ".safetensors.index.json"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -37,7 +39,9 @@ def no_warning(path: Path) -> str | None:
 
 
 def file_output_name(path: Path) -> str:
-    """ "adamw.ckpt" gives "adamw.lion.ckpt", beside the source."""
+    """ "adamw.ckpt" gives "adamw.lion.ckpt", beside the source; shards give one file."""
+    if path.name.endswith(_INDEX):
+        return f"{path.name.removesuffix(_INDEX)}.lion.safetensors"
     ending = ".pth.tar" if path.name.endswith(".pth.tar") else path.suffix
     return f"{path.name.removesuffix(ending)}.lion{ending}"
 
