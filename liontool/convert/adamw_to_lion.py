@@ -23,6 +23,7 @@ from liontool.checkpoint.learning_rates import (
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
 from liontool.convert import seeding
 from liontool.convert.change import Change
+from liontool.convert.decoupled_decay import check_decoupled, decoupled
 from liontool.convert.notices import dropped, hints, shape_mismatches, slot_step, warnings
 from liontool.convert.settings import Settings
 from liontool.errors import RefusedError, UnknownOptimizerError
@@ -37,11 +38,12 @@ def adamw_to_lion(optimizer: Optimizer, settings: Settings) -> Change:
     Raises:
         UnknownOptimizerError: It is neither, and `settings.allow` lacks "unknown-optimizer".
         RefusedError: A moment has another shape than its parameter, or the package does not read
-            `maximize`.
+            `maximize`, or there is no learning rate for a decoupled decay to be relative to.
     """
     recognition = check_optimizer(optimizer, settings)
     _check_shapes(optimizer, settings)
     _check_maximize(optimizer, settings)
+    check_decoupled(optimizer, settings)
     groups = tuple(_group(group, optimizer, settings) for group in optimizer.groups)
     slots = _slots(optimizer, settings)
     after = replace(
@@ -129,10 +131,10 @@ def _group(group: ParamGroup, optimizer: Optimizer, settings: Settings) -> Param
         for key, value in lion.group.items()
         if key not in fields or key in ADAM_GROUP_KEYS  # a scheduler's `max_lr` stays
     )
-    if "weight_decay" in fields:
-        changes["weight_decay"] = _decay(fields, settings)
     if settings.decay == "decoupled":
-        changes.update(_decoupled_keys(fields, settings))
+        changes.update(decoupled(fields, optimizer, settings))
+    elif settings.decay == "scaled" and "weight_decay" in fields:
+        changes["weight_decay"] = multiplied(fields["weight_decay"], settings.ratio)
     if lion.kahan and _any_low_precision(group, optimizer):
         changes["kahan_sum"] = True
     if lion.horizon and settings.momentum == "copy":
@@ -144,28 +146,6 @@ def _group(group: ParamGroup, optimizer: Optimizer, settings: Settings) -> Param
         gone.discard("maximize")
     kept = scale_group(fields, settings.ratio).without(*gone)
     return replace(group, fields=kept.replaced(changes))
-
-
-def _decay(fields: Fields, settings: Settings) -> Value:
-    decay = fields["weight_decay"]
-    if settings.decay == "kept":
-        return decay
-    if settings.decay == "scaled":
-        return multiplied(decay, settings.ratio)
-    # AdamW decays by lr * wd; (lr / max_lr) * decay is the same with decay = max_lr * wd.
-    return multiplied(decay, _peak(fields) or 1.0)
-
-
-def _decoupled_keys(fields: Fields, settings: Settings) -> dict[str, Value]:
-    highest = _peak(fields) / settings.ratio
-    return {
-        key: highest if value is None else value for key, value in settings.lion.decoupled.items()
-    }
-
-
-def _peak(fields: Fields) -> float:
-    """The highest learning rate that a group tells of."""
-    return max(number(fields.get(key)) or 0.0 for key in ("lr", "initial_lr", "max_lr"))
 
 
 def _adam_beta(fields: Fields, index: int) -> float:

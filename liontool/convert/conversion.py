@@ -24,6 +24,7 @@ from liontool.convert.adamw_to_lion_sf import adamw_to_lion_sf
 from liontool.convert.advice import advice
 from liontool.convert.change import Change
 from liontool.convert.checking import check_schedulers, check_values
+from liontool.convert.decoupled_decay import highest_lr
 from liontool.convert.describing import optimizer_report, state_bytes
 from liontool.convert.outputs import Destination, Kind
 from liontool.convert.provenance import provenance
@@ -146,7 +147,7 @@ def convert_checkpoint(
         bytes_after=result.total,
         state_bytes_before=sum(map(state_bytes, before.optimizers)),
         state_bytes_after=sum(map(state_bytes, after.optimizers)),
-        script=(_script(lens, place, after, settings),),
+        script=(_script(lens, place, after, _target(before, ratios, settings)),),
         advice=tuple(advice(before, settings)),
         provenance=record,
         dry_run=dry_run,
@@ -265,8 +266,16 @@ def _obstacles(source: Source, place: Destination, force: bool) -> Iterator[Noti
         yield Notice("output-refused", str(error))
 
 
-def _script(lens: Framework, place: Destination, after: Checkpoint, settings: Settings) -> str:
+def _target(before: Checkpoint, ratios: Sequence[float], settings: Settings) -> Target:
     target = Target(settings.lion.imports[settings.to], constant_lr=settings.to == "lion-sf")
+    if settings.decay != "decoupled" or not settings.lion.constructor:
+        return target
+    pairs = zip(before.optimizers, ratios, strict=True)
+    highest = tuple(highest_lr(optimizer) / ratio for optimizer, ratio in pairs)
+    return replace(target, argument=settings.lion.constructor, highest_lrs=highest)
+
+
+def _script(lens: Framework, place: Destination, after: Checkpoint, target: Target) -> str:
     write = lens.resume_code if place.kind is Kind.SAME else state_file
     return write(after, target, place.path)
 

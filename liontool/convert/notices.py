@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.learning_rates import cycled_betas, notes, number
 from liontool.checkpoint.model import Optimizer, Slot
+from liontool.convert.decoupled_decay import highest_lr
 from liontool.convert.report import Notice
 from liontool.convert.settings import Settings
 from liontool.states import MOMENT, Recognition
@@ -113,7 +114,7 @@ def hints(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
     for text in notes(optimizer.schedulers):
         yield Notice("scheduler", text)
     if settings.decay == "decoupled":
-        yield Notice("decoupled-decay", _decoupled_note(settings))
+        yield Notice("decoupled-decay", _decoupled_note(optimizer, settings))
     maximizes = any(group.fields.get("maximize") for group in optimizer.groups)
     if maximizes and not settings.lion.maximize:
         yield Notice("maximize", "maximize=True is dropped: turn the sign of the loss")
@@ -133,10 +134,11 @@ def _cycled(optimizer: Optimizer) -> Iterable[Notice]:
         )
 
 
-def _decoupled_note(settings: Settings) -> str:
+def _decoupled_note(optimizer: Optimizer, settings: Settings) -> str:
     if settings.lion.decoupled:
         return "the decay is weight_decay * lr / (highest lr); the groups tell the optimizer"
     return (
-        "the decay is to be weight_decay * lr / (highest lr): construct the optimizer with "
-        f"{settings.lion.constructor} and lr set to the highest learning rate of the run"
+        "the decay is to be weight_decay * lr / (highest lr), which the file cannot say: construct "
+        f"the optimizer with lr={highest_lr(optimizer) / settings.ratio:.6g}, the highest of all "
+        f"groups, and {settings.lion.constructor}"
     )

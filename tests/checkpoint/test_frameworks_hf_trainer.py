@@ -180,3 +180,24 @@ def test_resume_code_for_constant_lr():
     target = Target("from liontool.optim import LionSF", constant_lr=True)
     text = hf_trainer.resume_code(hf_trainer.find(folder()), target, Path("x"))
     assert text.endswith('TrainingArguments(lr_scheduler_type="constant", ...)')
+
+
+def test_resume_code_for_constant_lr_without_lambda():
+    """Trainer's constant schedule could not load the state of another class."""
+    plateau = {"best": 1.0, "patience": 3, "min_lrs": [0.0] * 2, "eps": 1e-8, "factor": 1.0}
+    checkpoint = hf_trainer.find(folder(scheduler={**plateau, "_last_lr": [5e-4] * 2}))
+    target = Target("from liontool.optim import LionSF", constant_lr=True)
+    text = hf_trainer.resume_code(checkpoint, target, Path("x"))
+    assert text.endswith("leave lr_scheduler_type as it is, the checkpoint holds the rate")
+    assert '"constant"' not in text
+
+
+def test_resume_code_with_an_argument():
+    """Where the constructor has to know the highest lr, it is told that and not args'."""
+    argument = "decoupled_weight_decay=True"
+    target = Target("from lion_pytorch import Lion", argument=argument, highest_lrs=(0.00025,))
+    text = hf_trainer.resume_code(hf_trainer.find(folder()), target, Path("x"))
+    assert (
+        '(Lion, {"lr": 0.00025, "betas": (0.9, 0.999), "weight_decay": 0.1, '
+        '"decoupled_weight_decay": True}),'
+    ) in text

@@ -149,7 +149,43 @@ def test_decoupled_by_constructor(adamw):
     settings = Settings(4.0, package="lion-pytorch", decay="decoupled")
     change = adamw_to_lion(adamw(60), settings)
     assert set(change.optimizer.groups[0].fields) == {"lr", "betas", "weight_decay"}
-    assert "with decoupled_weight_decay=True and lr set to the highest" in change.notes[0].text
+    assert "with lr=0.0025, the highest of all groups, and decoupled_weight_decay=True" in (
+        change.notes[0].text
+    )
+
+
+@pytest.mark.parametrize("package", ["liontool", "lion-pytorch", "optimi"])
+def test_decoupled_with_peaks(adamw, package):
+    """The highest rate is the peak of a schedule that has one: of the group, or of all of them."""
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    groups = [
+        {"params": [param], "lr": lr} for param, lr in zip(params, (1e-3, 1e-2, 0.0), strict=True)
+    ]
+    before = with_group(adamw(60, params, groups), initial_lr=4e-4, max_lr=2e-3)
+    change = adamw_to_lion(before, Settings(4.0, package=package, decay="decoupled"))
+    fields = [group.fields for group in change.optimizer.groups]
+    one = package == "lion-pytorch"
+    assert [group["weight_decay"] for group in fields] == pytest.approx(
+        [1e-3, 1e-3, 1e-3] if one else [2e-4, 1e-3, 1e-3]
+    )
+    if one:
+        assert "lr=0.0025," in change.notes[0].text
+    else:  # a group at 0 that tells of nothing else takes the highest of all
+        key = "reference_lr" if package == "liontool" else "max_lr"
+        assert [group[key] for group in fields] == pytest.approx([5e-4, 2.5e-3, 2.5e-3])
+
+
+@pytest.mark.parametrize("package", ["liontool", "lion-pytorch", "optimi"])
+def test_decoupled_without_a_rate(adamw, package):
+    """There must be a learning rate for the decay to be relative to."""
+    settings = Settings(4.0, package=package, decay="decoupled")
+    message = r"^the groups tell of no learning rate but 0, .* convert with --decay scaled, or an"
+    with pytest.raises(RefusedError, match=message) as error:
+        adamw_to_lion(adamw(60, lr=0.0), settings)
+    assert error.value.id is None
+    with pytest.raises(RefusedError, match=r"^left: the groups"):
+        adamw_to_lion(replace(adamw(60, lr=0.0), label="left"), settings)
+    assert adamw_to_lion(adamw(60, lr=0.0), replace(settings, decay="scaled")).notes == ()
 
 
 def test_absent_options_stay_as_constructed(adamw):

@@ -182,6 +182,24 @@ def test_resumed_under_lion_sf(converted):
     assert all_finite(resumed.losses)
 
 
+def test_resumed_under_lion_sf_with_plateau(tmp_path):
+    """A schedule that is no lambda stays as it is: the checkpoint makes it hold the rate."""
+    schedule = {
+        "lr_scheduler_type": "reduce_lr_on_plateau",
+        "lr_scheduler_kwargs": {"patience": 0, "threshold": 10.0, "threshold_mode": "abs"},
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+    }
+    checkpoint, _ = trainer_runs.train_adamw(tmp_path, **schedule)
+    report = liontool.convert_checkpoint(checkpoint, lr_ratio=RATIO, to="lion-sf")
+    assert "leave lr_scheduler_type as it is" in report.script[0].splitlines()[-1]
+    resumed = trainer_runs.resume(Path(report.output), LionSF, **schedule)
+    now = torch.load(checkpoint / "optimizer.pt")["param_groups"][0]["lr"] / RATIO
+    assert len(resumed.rates) == STEPS - SAVED_AT
+    assert all(rate == pytest.approx(now) for rates in resumed.rates for rate in rates)
+    assert now < LR / RATIO
+
+
 def test_pasted_code_resumes(adamw, tmp_path):
     """The text that the command prints runs as it is, once the dots are filled in."""
     checkpoint, control = adamw("cosine")

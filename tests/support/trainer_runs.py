@@ -89,7 +89,11 @@ def train_adamw(folder: Path, **options: Any) -> tuple[Path, Recording]:
     """An uninterrupted run; its checkpoint and what it showed."""
     recorder = Recorder(SAVED_AT)
     trainer = Trainer(
-        tiny_model(0), arguments(folder, **options), train_dataset=dataset(), callbacks=[recorder]
+        tiny_model(0),
+        arguments(folder, **options),
+        train_dataset=dataset(),
+        eval_dataset=dataset()[:4],
+        callbacks=[recorder],
     )
     trainer.train()
     return folder / f"checkpoint-{SAVED_AT}", recorder.seen
@@ -103,6 +107,7 @@ def resume(checkpoint: Path, optimizer_class: type, **options: Any) -> Recording
         tiny_model(1),
         arguments(checkpoint.parent / "resumed", **options),
         train_dataset=dataset(),
+        eval_dataset=dataset()[:4],
         callbacks=[recorder],
         optimizer_cls_and_kwargs=(optimizer_class, {"lr": lr}),
     )

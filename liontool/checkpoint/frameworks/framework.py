@@ -22,10 +22,15 @@ class Target:
     Attributes:
         import_line: "from liontool.optim import Lion"; a comment may follow.
         constant_lr: Whether it wants a constant learning rate (LionSF).
+        argument: A further argument of its constructor, "decoupled_weight_decay=True".
+        highest_lrs: With that argument, the lr that each optimizer has to be constructed with;
+            without it any will do, since the one in the file wins.
     """
 
     import_line: str = "from liontool.optim import Lion"
     constant_lr: bool = False
+    argument: str = ""
+    highest_lrs: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:

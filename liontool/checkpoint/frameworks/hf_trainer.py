@@ -174,8 +174,7 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     optimizer = checkpoint.optimizers[0]
     lines = [target.import_line, "", *_trainer(optimizer, target)]
     lines += [f"trainer.train(resume_from_checkpoint={str(output)!r})", "", *_FOLDER_NOTE]
-    setting = 'TrainingArguments(lr_scheduler_type="constant", ...)'
-    note = resume_text.constant_lr_note(target, setting) or _RATE_NOTE
+    note = resume_text.constant_lr_note(target, _constant_setting(optimizer)) or _RATE_NOTE
     return "\n".join([*lines, *note])
 
 
@@ -189,12 +188,21 @@ _RATE_NOTE = (
 )
 
 
+def _constant_setting(optimizer: Optimizer) -> str:
+    """Trainer's own constant schedule is a LambdaLR, and loads the state of no other class."""
+    if any("lr_lambdas" in scheduler.fields for scheduler in optimizer.schedulers):
+        return 'TrainingArguments(lr_scheduler_type="constant", ...)'
+    return "leave lr_scheduler_type as it is, the checkpoint holds the rate"
+
+
 def _trainer(optimizer: Optimizer, target: Target) -> list[str]:
     """Trainer makes two groups, with and without weight decay; other groups are the user's own."""
     if len(optimizer.groups) != 2:
         statement = resume_text.construct(optimizer, target, "model.parameters()")
         return [statement, "trainer = Trainer(model, args, ..., optimizers=(optimizer, None))"]
-    arguments = {**resume_text.hyperparameters(optimizer), "lr": "args.learning_rate"}
+    arguments = resume_text.hyperparameters(optimizer, target)
+    if not target.highest_lrs:
+        arguments["lr"] = "args.learning_rate"
     items = ", ".join(f'"{name}": {text}' for name, text in arguments.items())
     return [
         "trainer = Trainer(",

@@ -56,8 +56,7 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     lines = [target.import_line, "", "# in your LightningModule"]
     lines += ["def configure_optimizers(self):"]
     for index, optimizer in enumerate(checkpoint.optimizers):
-        name = "optimizer" if index == 0 else f"optimizer_{index + 1}"
-        lines += ["    " + resume_text.construct(optimizer, target, "self.parameters()", name)]
+        lines += ["    " + resume_text.construct(optimizer, target, "self.parameters()", index)]
     lines += ["    ...  # return it with the same schedulers as before"]
     options = ", weights_only=False" if objects else ""
     lines += ["", *resume_text.trust_note(objects)]

@@ -97,20 +97,19 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     lines = ["import torch", target.import_line, "", *resume_text.trust_note(objects)]
     lines += [f'checkpoint = torch.load({str(output)!r}, map_location="cpu"{options})']
     for index, optimizer in enumerate(checkpoint.optimizers):
-        suffix = "" if index == 0 else f"_{index + 1}"
-        lines += _optimizer_lines(optimizer, target, suffix, objects)
+        lines += _optimizer_lines(optimizer, target, index, objects)
     note = resume_text.constant_lr_note(target, "leave the scheduler out of the loop")
     return "\n".join([*lines, *note])
 
 
 def _optimizer_lines(
-    optimizer: Optimizer, target: Target, suffix: str, objects: Collection[str]
+    optimizer: Optimizer, target: Target, index: int, objects: Collection[str]
 ) -> list[str]:
-    name, place = f"optimizer{suffix}", optimizer.groups[0].fields.place
+    suffix, place = resume_text.suffix(index), optimizer.groups[0].fields.place
     path = () if place is None else place.path[:-2]
     lines = [
-        resume_text.construct(optimizer, target, "model.parameters()", name),
-        f"{name}.load_state_dict(checkpoint{resume_text.subscripts(path, objects)})",
+        resume_text.construct(optimizer, target, "model.parameters()", index),
+        f"optimizer{suffix}.load_state_dict(checkpoint{resume_text.subscripts(path, objects)})",
     ]
     for scheduler in () if target.constant_lr else optimizer.schedulers:
         place = scheduler.fields.place

@@ -11,8 +11,14 @@ from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
 
 
-def hyperparameters(optimizer: Optimizer) -> dict[str, str]:
+def hyperparameters(optimizer: Optimizer, target: Target, index: int = 0) -> dict[str, str]:
     """Arguments of the constructor as source text; on load the file's values win."""
+    name, _, value = target.argument.partition("=")
+    further = {"lr": _text(target.highest_lrs[index]), name: value} if name else {}
+    return {**_options(optimizer), **further}
+
+
+def _options(optimizer: Optimizer) -> dict[str, str]:
     fields = optimizer.groups[0].fields
     lr = "initial_lr" if "initial_lr" in fields else "lr"
     pair = fields.get("betas")
@@ -25,13 +31,19 @@ def hyperparameters(optimizer: Optimizer) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def construct(optimizer: Optimizer, target: Target, params: str, name: str = "optimizer") -> str:
+def construct(optimizer: Optimizer, target: Target, params: str, index: int = 0) -> str:
     """One statement: `optimizer = Lion(model.parameters(), lr=..., ...)`."""
-    arguments = ", ".join(f"{key}={text}" for key, text in hyperparameters(optimizer).items())
+    options = hyperparameters(optimizer, target, index)
+    arguments = ", ".join(f"{key}={text}" for key, text in options.items())
     count = len(optimizer.groups)
     where = params if count == 1 else "param_groups"
     note = "" if count == 1 else f"  # the same {count} groups in the same order as before"
-    return f"{name} = {target.name}({where}, {arguments}){note}"
+    return f"optimizer{suffix(index)} = {target.name}({where}, {arguments}){note}"
+
+
+def suffix(index: int) -> str:
+    """What tells the names of several optimizers apart: none, "_2", "_3"."""
+    return f"_{index + 1}" if index else ""
 
 
 def state_file(checkpoint: Checkpoint, target: Target, output: Path) -> str:
