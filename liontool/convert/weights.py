@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from liontool.checkpoint.document import TensorRef, tensors
+from liontool.checkpoint.document import Document, TensorRef, tensors
+from liontool.checkpoint.frameworks.torch_layout import is_optimizer, nodes
+from liontool.checkpoint.frameworks.weights import weights_by_name
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.values import is_float
@@ -13,16 +15,40 @@ from liontool.states import MOMENT
 
 _WEIGHT_FILES = (".safetensors", ".bin")
 
+Weights = dict[int | str, TensorRef]
 
-def weights_by_slot(
-    source: Source, checkpoint: Checkpoint, optimizer: Optimizer
-) -> dict[int | str, TensorRef]:
-    """A weight for each slot, told by its shape: right for groups as wholes, not for each slot.
 
-    Optimizers keep positions, not names. But a weight whose shape occurs in one group alone belongs
-    to that group, and what is asked of weights here is asked of groups. Weights with other shapes,
-    and those that are not in the source, are left out.
+def weights_by_slot(source: Source, checkpoint: Checkpoint, optimizer: Optimizer) -> Weights:
+    """A weight for each slot, as far as it can be told: by name, or else by shape.
+
+    Shapes are right for groups as wholes, not for each slot. Many optimizers keep positions, not
+    names. But a weight whose shape occurs in one group alone belongs to that group, and what is
+    asked of weights here is asked of groups. Weights with other shapes, and those that are not in
+    the source, are left out.
     """
+    documents = list(_documents(source))
+    return _by_name(documents, optimizer) or _by_shape(documents, checkpoint, optimizer)
+
+
+def _documents(source: Source) -> Iterator[Document]:
+    names = [n for n in source.listing() if n.endswith(_WEIGHT_FILES)] if source.is_folder else [""]
+    for name in names:
+        try:
+            yield source.document(name)
+        except ReadError:  # a stranger with the suffix of weights; they are only counted here
+            continue
+
+
+def _by_name(documents: list[Document], optimizer: Optimizer) -> Weights:
+    slots = [slot for slot in optimizer.slots.values() if slot.name is not None]
+    trees = (value for document in documents for _, value in nodes(document, is_leaf=is_optimizer))
+    mappings = (value for value in trees if isinstance(value, Mapping))
+    known = weights_by_name([slot.label for slot in slots], mappings)
+    found = {slot.key: known[slot.label] for slot in slots if slot.label in known}
+    return {key: tensor for key, tensor in found.items() if is_float(tensor.dtype)}
+
+
+def _by_shape(documents: list[Document], checkpoint: Checkpoint, optimizer: Optimizer) -> Weights:
     free: dict[tuple[int, ...], list[int | str]] = {}
     owners: dict[tuple[int, ...], set[int]] = {}
     for index, group in enumerate(optimizer.groups):
@@ -31,14 +57,14 @@ def weights_by_slot(
             if isinstance(moment, TensorRef):
                 free.setdefault(moment.shape, []).append(key)
                 owners.setdefault(moment.shape, set()).add(index)
-    found: dict[int | str, TensorRef] = {}
-    for tensor in _weights(source, checkpoint):
+    found: Weights = {}
+    for tensor in _weights(documents, checkpoint):
         if len(owners.get(tensor.shape, ())) == 1 and free[tensor.shape]:
             found[free[tensor.shape].pop(0)] = tensor
     return found
 
 
-def _weights(source: Source, checkpoint: Checkpoint) -> Iterator[TensorRef]:
+def _weights(documents: list[Document], checkpoint: Checkpoint) -> Iterator[TensorRef]:
     """Every float tensor of the source that is in no optimizer's state."""
     states = {
         id(value)
@@ -46,12 +72,7 @@ def _weights(source: Source, checkpoint: Checkpoint) -> Iterator[TensorRef]:
         for slot in optimizer.slots.values()
         for value in slot.state.values()
     }
-    names = [n for n in source.listing() if n.endswith(_WEIGHT_FILES)] if source.is_folder else [""]
-    for name in names:
-        try:
-            tree = source.document(name).tree
-        except ReadError:  # a stranger with the suffix of weights; they are only counted here
-            continue
-        for _, tensor in tensors(tree):
+    for document in documents:
+        for _, tensor in tensors(document.tree):
             if is_float(tensor.dtype) and id(tensor) not in states:
                 yield tensor

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from liontool.checkpoint.document import TensorRef, Value
+
+Weights = dict[str, TensorRef]
 
 
 def weights_by_name(
@@ -14,17 +16,37 @@ def weights_by_name(
     """The weights of each of `names`, from the first candidate that has all of them.
 
     The model may have been wrapped when it was saved: one prefix before every name is fine
-    (`module.`, `_orig_mod.`, `model.`).
+    (`module.`, `_orig_mod.`, `model.`). But names that are relative to a part of the model may fit
+    other parts too, and of several models in a file nothing tells whose names they are: weights
+    of different shapes under the same names are no answer.
 
     Returns:
-        A tensor for each name, or nothing where no candidate has all of them.
+        A tensor for each name; nothing where no candidate has all of them, or several have and do
+        not agree, or where a name stands for two parameters.
     """
-    for weights in candidates if names else ():
-        for prefix in _prefixes(names[0], weights):
-            found = {name: weights.get(prefix + name) for name in names}
-            if all(isinstance(tensor, TensorRef) for tensor in found.values()):
-                return {k: v for k, v in found.items() if isinstance(v, TensorRef)}
-    return {}
+    if len(set(names)) != len(names):
+        return {}
+    fitting = (found for weights in candidates if names for found in _fitting(names, weights))
+    first = next(fitting, {})
+    shapes = _shapes(first)
+    return first if all(_shapes(other) == shapes for other in fitting) else {}
+
+
+def _fitting(names: Sequence[str], weights: Mapping[Any, Value]) -> Iterator[Weights]:
+    """The weights of all names, for each prefix under which there are all."""
+    for prefix in _prefixes(names[0], weights):
+        found: Weights = {}
+        for name in names:
+            tensor = weights.get(prefix + name)
+            if not isinstance(tensor, TensorRef):
+                break
+            found[name] = tensor
+        else:
+            yield found
+
+
+def _shapes(weights: Weights) -> list[tuple[int, ...]]:
+    return [tensor.shape for tensor in weights.values()]
 
 
 def _prefixes(name: str, weights: Mapping[Any, Value]) -> list[str]:
