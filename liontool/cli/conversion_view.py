@@ -32,13 +32,19 @@ def show(report: ConversionReport) -> None:
     _savings(page, report)
     for optimizer in report.optimizers:
         if optimizer.estimate is not None:
-            estimate_view.show(page, optimizer.estimate, _where(report, optimizer))
+            estimate_view.show(page, optimizer.estimate, _label(report, optimizer))
     _notices(page, report)
     _script(page, report)
 
 
 def _where(report: ConversionReport, optimizer: OptimizerReport) -> str:
-    return f" ({optimizer.label})" if len(report.optimizers) > 1 else ""
+    label = _label(report, optimizer)
+    return f" ({label})" if label else ""
+
+
+def _label(report: ConversionReport, optimizer: OptimizerReport) -> str:
+    """What tells an optimizer from the others, if there are any."""
+    return optimizer.label if len(report.optimizers) > 1 else ""
 
 
 def _verdict(page: render.Page, report: ConversionReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,16 +15,16 @@ _LEGEND = (
 )
 
 
-def show(page: render.Page, estimate: Mapping[str, Any], where: str) -> None:
+def show(page: render.Page, estimate: Mapping[str, Any], label: str) -> None:
     """Print an estimate, as `RatioEstimate` has it.
 
     Args:
         page: Where to print.
         estimate: The fields of the estimate.
-        where: What to add to the heading to tell several optimizers apart.
+        label: The optimizer's, where there are several; else "".
     """
-    page.heading(f"How the ratio was estimated{where}")
-    page.facts(dict(_facts(estimate)))
+    page.heading("How the ratio was estimated" + (f" ({label})" if label else ""))
+    page.facts(dict(_facts(estimate, label)))
     groups = estimate["groups"]
     page.table(
         ("group", "RMS u", "s", "k_step", "k*", "k_G", "stale", "zero", "kurtosis"),
@@ -37,11 +38,12 @@ def show(page: render.Page, estimate: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _facts(estimate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(estimate: Mapping[str, Any], label: str) -> Iterator[tuple[str, str]]:
     ratio, low, high = (f"{estimate[name]:.1f}" for name in ("ratio", "low", "high"))
     betas = wording.value(estimate["betas"])
     yield "estimate", f"{ratio}, likely {low} to {high}"
-    yield "to repeat it", f"--lr-ratio {estimate['ratio']:g}"
+    alone = f"--optimizer {shlex.quote(label)} " if label else ""
+    yield "to repeat it", f"{alone}--lr-ratio {estimate['ratio']:g}"
     yield "pure noise", f"{estimate['noise_ratio']:.2f} with betas {betas}"
     yield "RMS u", f"{estimate['update_rms']:.3f} at step {estimate['steps']:,.0f}"
     if estimate["sparse"]:

@@ -109,8 +109,7 @@ def hints(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
         yield Notice("shape-mismatch", f"{text}; taken all the same")
     if "nonfinite" in settings.allow:
         yield Notice("nonfinite", "first moments were not searched for NaN and infinity")
-    if not settings.lion.split_betas:
-        yield from _cycled(optimizer)
+    yield from _cycled(optimizer, settings)
     for text in notes(optimizer.schedulers):
         yield Notice("scheduler", text)
     if settings.decay == "decoupled":
@@ -120,18 +119,32 @@ def hints(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
         yield Notice("maximize", "maximize=True is dropped: turn the sign of the loss")
 
 
-def _cycled(optimizer: Optimizer) -> Iterable[Notice]:
+def _cycled(optimizer: Optimizer, settings: Settings) -> Iterable[Notice]:
     cycles: dict[tuple[float, float], list[str]] = {}
     for i, group in enumerate(optimizer.groups):
         cycle = cycled_betas(group, optimizer.schedulers)
         if cycle:
             cycles.setdefault(cycle, []).append(str(i))
     for (low, high), groups in cycles.items():
-        yield Notice(
-            "cycled-beta1",
-            f"group {', '.join(groups)}: beta1 goes on cycling between {low:g} and {high:g}: the "
-            "scheduler sets it at every step, whatever is written",
+        text = _cycled_text(f"between {low:g} and {high:g}", settings)
+        yield Notice("cycled-beta1", f"group {', '.join(groups)}: {text}")
+
+
+def _cycled_text(cycle: str, settings: Settings) -> str:
+    if settings.lion.split_betas:  # torch's schedulers look for `betas` and set only that
+        return (
+            f"beta1, which cycled {cycle}, stays at {settings.betas[0]:g}: the Lion of "
+            f"{settings.package} has no betas to cycle; construct the scheduler with "
+            "cycle_momentum=False, or it refuses that Lion"
         )
+    if settings.to == "lion-sf":
+        return (
+            f"beta1 stays at {settings.betas[0]:g} without the scheduler; a scheduler that is kept "
+            f"goes on cycling it {cycle}"
+        )
+    return (
+        f"beta1 goes on cycling {cycle}: the scheduler sets it at every step, whatever is written"
+    )
 
 
 def _decoupled_note(optimizer: Optimizer, settings: Settings) -> str:

@@ -32,13 +32,8 @@ def _group(index: int, **changes: Any) -> GroupEvidence:
     return GroupEvidence(**{**values, **changes})
 
 
-@pytest.fixture
-def out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """An estimate from two groups, the second without decay and without any tensor that counts."""
-    monkeypatch.setenv("COLUMNS", "80")
-    nothing = dict.fromkeys(("update_rms", "step_ratio", "ratio"))
-    still = _group(1, weight_growth=None, settling_steps=None, outside_box=None, **nothing)
-    estimate = RatioEstimate(
+def _estimate(*groups: GroupEvidence) -> RatioEstimate:
+    return RatioEstimate(
         ratio=6.17,
         low=4.319,
         high=8.021,
@@ -46,11 +41,19 @@ def out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         betas=(0.9, 0.99),
         update_rms=0.2741,
         steps=1200.0,
-        groups=(_group(0), still),
+        groups=groups,
         sparse=(),
         warnings=(),
     )
-    estimate_view.show(Page(), asdict(estimate), "")
+
+
+@pytest.fixture
+def out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """An estimate from two groups, the second without decay and without any tensor that counts."""
+    monkeypatch.setenv("COLUMNS", "80")
+    nothing = dict.fromkeys(("update_rms", "step_ratio", "ratio"))
+    still = _group(1, weight_growth=None, settling_steps=None, outside_box=None, **nothing)
+    estimate_view.show(Page(), asdict(_estimate(_group(0), still)), "")
     return capsys.readouterr().out
 
 
@@ -65,6 +68,14 @@ def test_range_and_repetition(out: str) -> None:
     assert _cells(out, "to repeat") == ["to repeat it", "--lr-ratio 6.17"]
     assert _cells(out, "pure noise") == ["pure noise", "6.73 with betas 0.9, 0.99"]
     assert "down to half of it (3.1)" in out
+
+
+def test_one_of_several(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there are several optimizers, each has a ratio of its own to be repeated."""
+    estimate_view.show(Page(), asdict(_estimate(_group(0))), "states.my net")
+    out = capsys.readouterr().out
+    assert "How the ratio was estimated (states.my net)" in out
+    assert _cells(out, "to repeat")[1] == "--optimizer 'states.my net' --lr-ratio 6.17"
 
 
 def test_evidence_by_group(out: str) -> None:

@@ -222,7 +222,38 @@ def test_cycling_momentum(tmp_path):
     report = convert_checkpoint(path, lr_ratio=RATIO, force=True)
     (notice,) = report.notices
     assert notice.id == "cycled-beta1"
-    assert "between 0.85 and 0.95" in notice.text
+    assert notice.text.startswith("group 0: beta1 goes on cycling between 0.85 and 0.95: the sched")
+    report = convert_checkpoint(path, lr_ratio=RATIO, force=True, to="lion-sf")
+    (notice,) = report.notices
+    assert "beta1 stays at 0.9 without the scheduler; a scheduler that is kept goes" in notice.text
+
+
+def test_cycling_momentum_that_cannot_go_on(tmp_path):
+    """A Lion without `betas` is refused by a scheduler that cycles them, and the way out works."""
+    optimi = pytest.importorskip("optimi")
+    model, optimizer = adamw(steps=0)
+    scheduler = SCHEDULERS.OneCycleLR(optimizer, LR, total_steps=100)
+    train(model, optimizer, 30, scheduler)
+    value = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    report = convert_checkpoint(
+        save(value, tmp_path / "adamw.pt"), lr_ratio=RATIO, package="optimi", betas=(0.95, 0.98)
+    )
+    (notice,) = report.notices
+    assert notice.id == "cycled-beta1"
+    assert "stays at 0.95" in notice.text
+    assert "construct the scheduler with cycle_momentum=False" in notice.text
+    found, live = load(report.output), optimi.Lion(model.parameters(), lr=1.0)
+    with pytest.raises(ValueError, match="cycle_momentum"):
+        SCHEDULERS.OneCycleLR(live, LR, total_steps=100)
+    resumed = SCHEDULERS.OneCycleLR(live, LR, total_steps=100, cycle_momentum=False)
+    live.load_state_dict(found["optimizer"])
+    resumed.load_state_dict(found["scheduler"])
+    for _ in range(60):
+        train(model, optimizer, 1, scheduler)
+        train(model, live, 1, resumed)
+        (group,) = live.param_groups
+        assert group["lr"] == pytest.approx(optimizer.param_groups[0]["lr"] / RATIO)
+        assert (group["beta1"], group["beta2"]) == (0.95, 0.98)
 
 
 # --- the ratio ----------------------------------------------------------------------------------
