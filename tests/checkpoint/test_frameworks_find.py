@@ -52,16 +52,6 @@ def test_names_are_unique():
     assert len({framework.name for framework in FRAMEWORKS}) == len(FRAMEWORKS)
 
 
-def test_folder_of_files():
-    """Files that may be checkpoints are listed, newest first."""
-    source = FakeSource(files={"a.ckpt": 0, "b.ckpt": 0, "x.txt": 0}, path="my runs")
-    with pytest.raises(
-        AmbiguousError,
-        match=r"newest first: b\.ckpt, a\.ckpt; name one: liontool convert 'my runs/b\.ckpt'",
-    ):
-        find(source)
-
-
 def test_folder_of_nothing():
     """A folder without checkpoints says what it holds."""
     with pytest.raises(LayoutError, match=r"looked for .*; found a folder with x\.txt"):

@@ -133,7 +133,7 @@ def test_folder_of_checkpoints():
     with pytest.raises(
         AmbiguousError,
         match=r"the folder of a run; its checkpoints, newest first: checkpoint-20 \(unfinished\), "
-        r"checkpoint-10, checkpoint-5; name one: liontool convert run/checkpoint-10$",
+        r"checkpoint-10, checkpoint-5; name one, such as run/checkpoint-10$",
     ):
         hf_trainer.find(FakeSource(files={**every, "trainer_state.json": {}}, path="run"))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.document import Document, Place, Value
 from liontool.checkpoint.frameworks import (
+    folders,
     hf_trainer,
     lightning,
     liontool_state,
@@ -20,7 +20,7 @@ from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizer
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
-from liontool.errors import AmbiguousError, LayoutError
+from liontool.errors import LayoutError
 
 __all__ = ["FRAMEWORKS", "Framework", "Target", "find", "named"]
 
@@ -33,9 +33,6 @@ _LIONTOOL_STATE = Framework(
 
 # In the order of asking: `plain` takes every file.
 FRAMEWORKS = (hf_trainer.FRAMEWORK, lightning.FRAMEWORK, _LIONTOOL_STATE, plain.FRAMEWORK)
-
-_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".tar", ".safetensors")
-_SHOWN = 10
 
 
 def named(name: str) -> Framework:
@@ -88,18 +85,13 @@ def _first(source: Source, choice: Sequence[Framework]) -> tuple[Framework, Chec
 
 def _nothing(source: Source, choice: Sequence[Framework]) -> LayoutError:
     """No framework knows the source."""
-    files = source.listing()
-    candidates = [name for name in files if name.endswith(_SUFFIXES)]
-    if candidates and len(choice) > 1:
-        newest = sorted(candidates, key=source.modified, reverse=True)
-        listed = ", ".join(newest[:_SHOWN]) + (", ..." if len(newest) > _SHOWN else "")
-        return AmbiguousError(
-            f"{source.path}: is a folder of files, {len(newest)} of which may be checkpoints, "
-            f"newest first: {listed}; "
-            f"name one: liontool convert {shlex.quote(str(source.path / newest[0]))}"
-        )
+    several = folders.several(source) if source.is_folder and len(choice) > 1 else None
+    if several is not None:
+        return several
     looked = "; or ".join(framework.looks_for for framework in choice)
-    found = f"a folder with {hf_trainer.listing(files)}" if source.is_folder else "another file"
+    found = "another file"
+    if source.is_folder:
+        found = f"a folder with {folders.listing(source.listing())}"
     return LayoutError(f"{source.path}: looked for {looked}; found {found}")
 
 

@@ -7,13 +7,12 @@ deletes old checkpoints by their names, and writes trainer_state.json last.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from liontool.checkpoint.document import Opaque, Value
-from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
+from liontool.checkpoint.frameworks import folders, pickled_objects, resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
@@ -25,8 +24,6 @@ from liontool.errors import AmbiguousError, FormatError, LayoutError, LiontoolEr
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
 _STATE, _ARGUMENTS = "trainer_state.json", "training_args.bin"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_SHOWN_CHECKPOINTS = 10
-_SHOWN_FILES = 12
 
 # Arguments that say where the learning rate comes from, in the order to show them.
 _SHOWN_ARGUMENTS = (
@@ -73,20 +70,17 @@ def _refuse_parent(source: Source, files: Collection[str]) -> None:
     """A run's folder holds several checkpoints; which one is meant is not for us to say."""
     if _OPTIMIZER in files:
         return
-    folders = {name.split("/")[0] for name in files if "/" in name}
-    steps = {name: int(m[1]) for name in folders if (m := _CHECKPOINT.fullmatch(name))}
+    names = {name.split("/")[0] for name in files if "/" in name}
+    steps = {name: int(m[1]) for name in names if (m := _CHECKPOINT.fullmatch(name))}
     if not steps:
         return
     newest = sorted(steps, key=lambda name: steps[name], reverse=True)
     finished = [name for name in newest if f"{name}/{_STATE}" in files]
     shown = [name if name in finished else f"{name} (unfinished)" for name in newest]
-    listed = ", ".join(shown[:_SHOWN_CHECKPOINTS]) + (
-        ", ..." if len(shown) > _SHOWN_CHECKPOINTS else ""
-    )
     best = source.path / (finished or newest)[0]
     raise AmbiguousError(
-        f"{source.path}: is the folder of a run; its checkpoints, newest first: {listed}; "
-        f"name one: liontool convert {shlex.quote(str(best))}"
+        f"{source.path}: is the folder of a run; its checkpoints, newest first: "
+        f"{folders.shown(shown)}; name one, such as {folders.argument(best)}"
     )
 
 
@@ -109,20 +103,13 @@ def _check_complete(path: Path, files: Collection[str]) -> None:
         )
         raise LayoutError(
             f"{path}: has no {_OPTIMIZER}; was it saved with save_only_model=True, or by "
-            f"save_model()? Found: {listing(files)}{also}"
+            f"save_model()? Found: {folders.listing(files)}{also}"
         )
     if _SCHEDULER not in files:
         raise LayoutError(
             f"{path}: has {_OPTIMIZER} but no {_SCHEDULER}, and Trainer loads neither without both"
-            f"; to convert the one file: liontool convert {shlex.quote(str(path / _OPTIMIZER))}"
+            f"; to take the one file alone, name it: {folders.argument(path / _OPTIMIZER)}"
         )
-
-
-def listing(files: Collection[str]) -> str:
-    """The names of some files, for messages."""
-    names = sorted(files)
-    more = ", ..." if len(names) > _SHOWN_FILES else ""
-    return ", ".join(names[:_SHOWN_FILES]) + more if names else "nothing"
 
 
 def _progress(source: Source) -> tuple[int | None, float | None]:

@@ -1,0 +1,94 @@
+"""What to say of a folder that is no checkpoint, but holds some."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+from liontool.checkpoint.source import Source
+from liontool.errors import AmbiguousError
+
+_SHOWN_CHECKPOINTS = 10
+_SHOWN_FILES = 12
+
+_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".tar", ".safetensors", ".safetensors.index.json")
+_TRAINER_FILES = ("trainer_state.json", "optimizer.pt")
+
+# Files beside checkpoints that hold no optimizer: random states, schedulers, settings, weights.
+_WITHOUT_OPTIMIZER = re.compile(
+    r"(rng_state|random_states|scheduler|training_args|pytorch_model|adapter_model).*"
+    r"|model.*\.(bin|safetensors|json)"
+    r"|.*-\d+-of-\d+\.safetensors"  # a shard: its index is the one to give
+)
+
+
+def several(source: Source) -> AmbiguousError | None:
+    """The error for a folder with checkpoints somewhere in it, or None if there are none.
+
+    Folders of Trainer go before files, and the newest first.
+    """
+    files = source.listing()
+    folders = _trainer_folders(files)
+    if folders:
+        newest = sorted(folders, key=lambda name: _modified(source, name), reverse=True)
+        what = f"is a folder of runs; its checkpoints, newest first: {shown(newest)}"
+    else:
+        candidates = [name for name in files if _may_hold_optimizer(name)]
+        if not candidates:
+            return None
+        newest = sorted(candidates, key=source.modified, reverse=True)
+        what = (
+            f"is a folder of files, {len(newest)} of which may be checkpoints, newest first: "
+            f"{shown(newest)}"
+        )
+    return AmbiguousError(
+        f"{source.path}: {what}; name one, such as {argument(source.path / newest[0])}"
+    )
+
+
+def _trainer_folders(files: Collection[str]) -> list[str]:
+    """The folders that a Trainer finished, less those that were converted already."""
+    folders = (
+        {str(PurePosixPath(file).parent) for file in files if PurePosixPath(file).name == name}
+        for name in _TRAINER_FILES
+    )
+    found = set.intersection(*folders)
+    return sorted(name for name in found if not _is_output(PurePosixPath(name)))
+
+
+def _modified(source: Source, folder: str) -> int:
+    return source.modified(f"{folder}/{_TRAINER_FILES[0]}")
+
+
+def _may_hold_optimizer(file: str) -> bool:
+    path = PurePosixPath(file)
+    if not file.endswith(_SUFFIXES) or _WITHOUT_OPTIMIZER.fullmatch(path.name):
+        return False
+    return not any(_is_output(part) for part in (path, *path.parents))
+
+
+def _is_output(path: PurePosixPath) -> bool:
+    """Whether something is called as what was converted is."""
+    return ".lion." in path.name or path.name.startswith("lion-")
+
+
+def argument(path: Path) -> str:
+    """A path to paste after a command."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def shown(names: Sequence[str]) -> str:
+    """Checkpoints in the order given, the first ones if there are many."""
+    return ", ".join(names[:_SHOWN_CHECKPOINTS]) + (
+        ", ..." if len(names) > _SHOWN_CHECKPOINTS else ""
+    )
+
+
+def listing(files: Collection[str]) -> str:
+    """The names of some files, for messages."""
+    names = sorted(files)
+    more = ", ..." if len(names) > _SHOWN_FILES else ""
+    return ", ".join(names[:_SHOWN_FILES]) + more if names else "nothing"
