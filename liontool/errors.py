@@ -10,6 +10,7 @@
     │   └── SourceChangedError         the source was written to while it was read
     ├── LayoutError                    the bytes are fine, what they mean is not clear
     │   ├── AmbiguousError             more than one answer; the message lists them
+    │   ├── MissingOptimizerError      no optimizer where the framework keeps it
     │   └── UnknownOptimizerError      not AdamW; the message names the keys that differ
     ├── RefusedError                   would falsify a run; `--allow ID` overrides, if `id` is set
     ├── PublishError                   the result cannot be made to appear
@@ -61,6 +62,19 @@ class LayoutError(LiontoolError):
 
 class AmbiguousError(LayoutError):
     """Several checkpoints or optimizers fit; the message lists them with the command for each."""
+
+
+class MissingOptimizerError(LayoutError):
+    """A checkpoint has no optimizer where its framework keeps it.
+
+    Args:
+        message: What was found instead.
+        checkpoint: The rest of it, for an optimizer that the user can point to.
+    """
+
+    def __init__(self, message: str, checkpoint: object) -> None:
+        super().__init__(message)
+        self.checkpoint = checkpoint
 
 
 class UnknownOptimizerError(LayoutError):

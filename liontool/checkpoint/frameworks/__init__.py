@@ -16,11 +16,11 @@ from liontool.checkpoint.frameworks import (
     resume_text,
     torch_layout,
 )
-from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
+from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
-from liontool.errors import LayoutError
+from liontool.errors import LayoutError, MissingOptimizerError
 
 __all__ = ["FRAMEWORKS", "Framework", "Target", "find", "named"]
 
@@ -67,7 +67,7 @@ def find(
     try:
         framework, checkpoint = _first(source, choice)
     except MissingOptimizerError as error:
-        if not optimizer_paths:
+        if not optimizer_paths or not isinstance(error.checkpoint, Checkpoint):
             raise
         framework, checkpoint = named(error.checkpoint.framework), error.checkpoint
     if optimizer_paths:

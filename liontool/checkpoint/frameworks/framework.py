@@ -10,7 +10,6 @@ from liontool.checkpoint import model
 from liontool.checkpoint.document import Edit
 from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.source import Source
-from liontool.errors import LayoutError
 
 _INDEX = ".safetensors.index.json"
 
@@ -49,18 +48,6 @@ def file_output_name(path: Path) -> str:
         return f"{path.name.removesuffix(_INDEX)}.lion.safetensors"
     ending = ".pth.tar" if path.name.endswith(".pth.tar") else path.suffix
     return f"{path.name.removesuffix(ending)}.lion{ending}"
-
-
-class MissingOptimizerError(LayoutError):
-    """A framework's checkpoint without an optimizer where the framework keeps it.
-
-    Attributes:
-        checkpoint: The rest of it, for an optimizer that the user can point to.
-    """
-
-    def __init__(self, message: str, checkpoint: Checkpoint) -> None:
-        super().__init__(message)
-        self.checkpoint = checkpoint
 
 
 @dataclass(frozen=True)

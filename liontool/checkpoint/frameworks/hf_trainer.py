@@ -13,13 +13,20 @@ from typing import Any
 
 from liontool.checkpoint.document import Opaque, Value
 from liontool.checkpoint.frameworks import folders, pickled_objects, resume_text, torch_layout
-from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
+from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.plain_values import plain
 from liontool.checkpoint.source import Source
-from liontool.errors import AmbiguousError, FormatError, LayoutError, LiontoolError, UnfinishedError
+from liontool.errors import (
+    AmbiguousError,
+    FormatError,
+    LayoutError,
+    LiontoolError,
+    MissingOptimizerError,
+    UnfinishedError,
+)
 
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
 _STATE, _ARGUMENTS = "trainer_state.json", "training_args.bin"

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
-from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
+from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.source import Source
+from liontool.errors import MissingOptimizerError
 
 _VERSION = "pytorch-lightning_version"
 _OPTIMIZERS, _SCHEDULERS = "optimizer_states", "lr_schedulers"

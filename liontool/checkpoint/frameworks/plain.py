@@ -11,11 +11,12 @@ from pathlib import Path
 
 from liontool.checkpoint.document import Document, Opaque, TensorRef, Value
 from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
-from liontool.checkpoint.frameworks.framework import Framework, MissingOptimizerError, Target
+from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.source import Source
+from liontool.errors import MissingOptimizerError
 
 _STEP_KEYS = ("step", "global_step", "iter_num", "iteration", "iter", "num_updates", "steps")
 SHAPE = "{'state': ..., 'param_groups': ...}"
