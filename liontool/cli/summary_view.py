@@ -53,10 +53,10 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def _container(summary: Summary) -> str:
-    if not summary.is_folder:
-        return ", ".join(f"{file.container}, {wording.size(file.bytes)}" for file in summary.files)
-    files = wording.count(len(summary.files), "file")
-    return f"folder, {files}, {wording.size(sum(file.bytes for file in summary.files))}"
+    kind = ", ".join(file.container for file in summary.files)
+    if summary.is_folder:
+        kind = f"folder, {wording.count(summary.file_count, 'file')}"
+    return f"{kind}, {wording.size(summary.bytes)}"
 
 
 def _tensors(files: Sequence[FileSummary]) -> str:
@@ -143,7 +143,7 @@ def _scheduler_rows(
 
 
 def _files(page: render.Page, files: Sequence[FileSummary]) -> None:
-    page.heading("Files")
+    page.heading("Files that may hold tensors")
     page.table(
         ("file", "container", "tensors", "size"),
         [_file_cells(file) for file in files],

@@ -126,6 +126,8 @@ class Summary:
     Attributes:
         path: As it was asked for.
         is_folder: Whether it is several files.
+        file_count: How many files and links it has, of whatever kind.
+        bytes: Size of all of them on disk.
         framework: Who wrote it; None where no optimizer was found.
         no_optimizer: Why none was found, else None.
         step: Optimizer steps so far, where known.
@@ -138,6 +140,8 @@ class Summary:
 
     path: str
     is_folder: bool
+    file_count: int
+    bytes: int
     framework: str | None
     no_optimizer: str | None
     step: int | None
@@ -171,9 +175,12 @@ def summarise(path: str | PathLike[str], framework: str | None = None) -> Summar
     """
     source = open_source(Path(path))
     checkpoint, reason = _find(source, framework)
+    files = tuple(_files(source))
     return Summary(
         path=str(path),
         is_folder=source.is_folder,
+        file_count=len(source.listing()) if source.is_folder else 1,
+        bytes=source.size,  # shards count once their index was read
         framework=checkpoint.framework if checkpoint else None,
         no_optimizer=reason,
         step=_step(checkpoint) if checkpoint else None,
@@ -181,7 +188,7 @@ def summarise(path: str | PathLike[str], framework: str | None = None) -> Summar
         facts=plain(checkpoint.facts) if checkpoint else {},
         optimizers=tuple(map(_optimizer, checkpoint.optimizers)) if checkpoint else (),
         schedulers=tuple(map(_scheduler, checkpoint.loose_schedulers)) if checkpoint else (),
-        files=tuple(_files(source)),
+        files=files,
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from liontool.cli import wording
+
 Run = Callable[..., Any]
 
 
@@ -110,6 +112,9 @@ def test_folder_lists_its_files(liontool: Run, tmp_path: Path) -> None:
     (folder / "damaged.bin").write_bytes(b"PK\x03\x04")
     code, out, _ = liontool("inspect", str(folder))
     assert code == 0
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert f"folder, 4 files, {wording.size(size)}" in out
+    assert "Files that may hold tensors" in out
     assert _cells(out, "framework") == ["framework", "hf-trainer"]
     assert _cells(out, "optimizer.pt")[:3] == ["optimizer.pt", "torch zip", "0"]
     assert _cells(out, "damaged.bin")[1] == "unreadable"

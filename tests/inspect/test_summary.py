@@ -172,6 +172,8 @@ def test_folder(model: torch.nn.Module, adamw: torch.optim.AdamW, tmp_path: Path
         "scheduler.pt",
     ]
     assert summary.files[0].problem is not None
+    assert summary.file_count == 6
+    assert summary.bytes == sum(path.stat().st_size for path in folder.iterdir())
     assert [file.tensors for file in summary.files] == [0, 4, 12, 0]
 
 
