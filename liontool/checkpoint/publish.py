@@ -92,6 +92,10 @@ class NewFolder:
         """A symbolic link to `target`, as it is."""
         SYSTEM.symlink(target, self._place(name))
 
+    def folder(self, name: str) -> None:
+        """A folder with nothing in it."""
+        self._make(self._place(name))
+
     def flush(self) -> None:
         """Make all names in the folder durable."""
         for folder in self._folders:

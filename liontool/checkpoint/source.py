@@ -64,6 +64,16 @@ class Source:
             self._check_link(name)
         return self.listing()
 
+    def empty_folders(self) -> tuple[str, ...]:
+        """Folders below the source that have nothing in them, sorted."""
+        found = (Path(at) for at, folders, files in os.walk(self.path) if not folders and not files)
+        names = (path.relative_to(self.path).as_posix() for path in found)
+        return tuple(sorted(name for name in names if name != "."))
+
+    def resolved(self, name: str) -> str:
+        """The name of the file of the folder that `name`, which may be a link, leads to."""
+        return os.path.relpath(os.path.realpath(self.path / name), os.path.realpath(self.path))
+
     @property
     def size(self) -> int:
         """Bytes of all files together, as they were at the first look."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from liontool.checkpoint import copying, formats, publish, values
-from liontool.checkpoint.document import Edit, Span, TensorRef
+from liontool.checkpoint.document import Document, Edit, Span, TensorRef
 from liontool.checkpoint.source import Source
+from liontool.errors import LayoutError
 
 PROVENANCE_FILE = "liontool.json"
 """Name of the record about itself that a converted folder holds; in a zip it is a record."""
@@ -25,10 +26,12 @@ class Output:
     Attributes:
         files: The pieces of each file.
         links: Symbolic links of a folder, by name, with what they point to.
+        folders: Folders in a folder that have nothing in them.
     """
 
     files: Mapping[str, Sequence[copying.Piece]]
     links: Mapping[str, str]
+    folders: Sequence[str] = ()
 
     @property
     def total(self) -> int:
@@ -55,6 +58,9 @@ def rewritten(
         edits: Changes at Places of its documents.
         scan: Tensors in which NaN or infinity stops the writing.
         provenance: The record about itself; what it replaces, an older one, goes.
+
+    Raises:
+        LayoutError: Two files to be changed are links to one.
     """
     if not source.is_folder:
         document = source.document()
@@ -62,20 +68,39 @@ def rewritten(
     by_name: dict[str, list[Edit]] = {}
     for edit in edits:
         by_name.setdefault(edit.place.document, []).append(edit)
+    # A link stays a link: what it leads to is in the folder too, and is the file that changes.
+    documents = _by_file(source, by_name)
     files: dict[str, Sequence[copying.Piece]] = {}
     links: dict[str, str] = {}
     for name in source.names():
         path = source.path / name
-        if name in by_name:
-            document = source.document(name)
-            files[name] = formats.rewrite(document, by_name[name], scan=scan, provenance=None)
-        elif path.is_symlink():
+        if name == PROVENANCE_FILE:
+            continue
+        if path.is_symlink():
             links[name] = str(path.readlink())
-        elif name != PROVENANCE_FILE:
+        elif name in documents:
+            document = documents[name]
+            changes = by_name[document.name]
+            files[name] = formats.rewrite(document, changes, scan=scan, provenance=None)
+        else:
             files[name] = [copying.Raw(Span(path, 0, path.stat().st_size))]
     record = json.dumps(provenance, indent=1).encode() + b"\n"
     files[PROVENANCE_FILE] = [copying.Literal(record)]
-    return Output(files, links)
+    return Output(files, links, source.empty_folders())
+
+
+def _by_file(source: Source, names: Collection[str]) -> dict[str, Document]:
+    """The documents of `names`, by the names of the files that hold their bytes."""
+    found: dict[str, Document] = {}
+    for name in names:
+        file = source.resolved(name)
+        if file in found:
+            raise LayoutError(
+                f"{source.path}: {found[file].name} and {name} are links to one file, {file}; "
+                "make each a file of its own"
+            )
+        found[file] = source.document(name)
+    return found
 
 
 def write(
@@ -106,6 +131,8 @@ def write(
                 copying.write(pieces, file.fd, advance)
         for name, link in output.links.items():
             folder.link(name, link)
+        for name in output.folders:
+            folder.folder(name)
 
 
 def check(tensors: Collection[TensorRef], progress: Progress | None = None) -> None:

@@ -13,7 +13,13 @@ from liontool.checkpoint.copying import Literal, Raw
 from liontool.checkpoint.document import Place, Replace, Span
 from liontool.checkpoint.source import open_source
 from liontool.checkpoint.writing import Output, rewritten
-from liontool.errors import OutputExistsError, RefusedError, SourceChangedError, UnsafePathError
+from liontool.errors import (
+    LayoutError,
+    OutputExistsError,
+    RefusedError,
+    SourceChangedError,
+    UnsafePathError,
+)
 
 RECORD = {"rule": "a test"}
 
@@ -63,6 +69,48 @@ def test_folder(folder, source, tmp_path):
     files = [path for path in target.rglob("*") if path.is_file() and not path.is_symlink()]
     assert output.total == sum(path.stat().st_size for path in files)
     assert sorted(source.listing()) == sorted(open_source(target).listing())
+
+
+def test_link_to_a_file_that_changes(folder, tmp_path):
+    """The link stays, and the file that it leads to is the one that is rewritten, alone."""
+    (folder / "blobs").mkdir()
+    (folder / "optimizer.pt").rename(folder / "blobs" / "opt")
+    (folder / "middle").symlink_to("blobs/opt")
+    (folder / "optimizer.pt").symlink_to("middle")
+    target = tmp_path / "new"
+    write(open_source(folder), target, [edit("optimizer.pt")])
+    assert os.readlink(target / "optimizer.pt") == "middle"
+    assert os.readlink(target / "middle") == "blobs/opt"
+    assert torch.load(target / "blobs" / "opt", weights_only=True)["lr"] == 0.25
+
+
+def test_two_links_to_a_file_that_changes(folder):
+    """Edits of one file under two names cannot both be meant."""
+    (folder / "scheduler.pt").unlink()
+    (folder / "scheduler.pt").symlink_to("optimizer.pt")
+    edits = [edit("optimizer.pt"), edit("scheduler.pt")]
+    with pytest.raises(LayoutError, match=r"scheduler\.pt are links to one file, optimizer\.pt"):
+        rewritten(open_source(folder), edits, scan=(), provenance=RECORD)
+
+
+def test_record_that_is_a_link(folder, tmp_path):
+    """An older record goes, even if it is a link."""
+    (folder / "liontool.json").unlink()
+    (folder / "liontool.json").symlink_to("optimizer.pt")
+    write(open_source(folder), tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "liontool.json").read_text()) == RECORD
+
+
+def test_empty_folders(folder, tmp_path):
+    """A folder with nothing in it is there afterwards, one with a link alone is not empty."""
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "c").mkdir()
+    (folder / "c" / "up").symlink_to("../a")
+    source = open_source(folder)
+    assert source.empty_folders() == ("a/b",)
+    write(source, tmp_path / "new")
+    assert list((tmp_path / "new" / "a").iterdir()) == [tmp_path / "new" / "a" / "b"]
+    assert open_source(tmp_path / "new").empty_folders() == ("a/b",)
 
 
 def test_file(folder, tmp_path):
