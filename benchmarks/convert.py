@@ -95,9 +95,7 @@ def main() -> None:
         source = Path(folder, "adamw.ckpt")
         count = options.parameters
         elements = int(options.gigabytes * 1e9 / 4 / 3 / count)
-        subprocess.run(
-            [sys.executable, "-c", MAKE, source, str(elements), str(count)], check=True
-        )
+        subprocess.run([sys.executable, "-c", MAKE, source, str(elements), str(count)], check=True)
         print(f"{source.stat().st_size / 1e9:.2f} GB of AdamW checkpoint, {options.rounds} rounds")
         for container, suffix in (("torch zip", ".ckpt"), ("safetensors", ".safetensors")):
             measure(container, source, Path(folder, f"out{suffix}"), options.rounds)
