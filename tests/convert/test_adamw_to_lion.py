@@ -108,6 +108,29 @@ def test_scaled_early(adamw):
     torch.testing.assert_close(tensor(after.slots[0].state["exp_avg"]), expected)
 
 
+@pytest.mark.parametrize(
+    ("steps", "beta1", "betas"),
+    [(60, 0.95, (0.9, 0.99)), (60, 0.9, (0.95, 0.98)), (7, 0.8, (0.95, 0.98))],
+)
+def test_scaled_by_both_betas(adamw, steps, beta1, betas):
+    """The factor is that of Adam's own beta1 and of the Lion that is written."""
+    before = adamw(steps, betas=(beta1, 0.999))
+    settings = Settings(4.0, momentum="scaled", betas=betas)
+    after = adamw_to_lion(before, settings).optimizer
+    bias = 1 - beta1**steps if steps < 50 else 1.0
+    expected = tensor(before.slots[0].state["exp_avg"]).double() * kappa(beta1, betas[1]) / bias
+    torch.testing.assert_close(tensor(after.slots[0].state["exp_avg"]), expected.float())
+
+
+def test_horizon_of_the_oldest(adamw):
+    """Parameters that joined a group late do not shorten its horizon."""
+    old, late = adamw(400, betas=(0.95, 0.999)), adamw(3, betas=(0.95, 0.999))
+    for young in (0, 1):
+        slots = {**old.slots, young: late.slots[young]}
+        after = adamw_to_lion(replace(old, slots=slots), Settings(4.0)).optimizer
+        assert after.groups[0].fields["horizon"] == pytest.approx(20)
+
+
 def test_zeros(adamw):
     """`zeros` writes zeros of the same shapes."""
     after = adamw_to_lion(adamw(60), Settings(4.0, momentum="zeros")).optimizer
@@ -129,6 +152,31 @@ def test_zero_stale(adamw):
     found = tensor(after.slots[0].state["exp_avg"])
     assert found[0].count_nonzero() == 0
     assert torch.equal(found[1:], moment[1:])
+
+
+def zero_stale_keeps(first, second, step=1000.0, **more):
+    """Whether an element of Adam with these moments survives."""
+    state = {"step": step, "exp_avg": first, "exp_avg_sq": second, **more}
+    state = {key: ref(torch.tensor([value])) for key, value in state.items()}
+    group = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1, "amsgrad": False}
+    before = optimizer_of({"state": {0: state}, "param_groups": [{**group, "params": [0]}]})
+    after = adamw_to_lion(before, Settings(4.0, zero_stale=True)).optimizer
+    return bool(tensor(after.slots[0].state["exp_avg"]))
+
+
+def test_zero_stale_goes_by_adams_own_update():
+    """Both bias corrections, eps and amsgrad's maximum have a part in it."""
+    steady = 1 - 0.999**1000
+    assert zero_stale_keeps(1.1e-4, steady)
+    assert not zero_stale_keeps(0.9e-4, steady)
+    # At step 3 the averages hold 0.271 of a gradient and 0.002997 of a square.
+    assert zero_stale_keeps(1.1e-4 * 0.271, 0.002997, 3.0)
+    assert not zero_stale_keeps(0.9e-4 * 0.271, 0.002997, 3.0)
+    # A root of 1e-8 is as large as eps.
+    assert zero_stale_keeps(2.2e-12, 1e-16 * steady)
+    assert not zero_stale_keeps(1.8e-12, 1e-16 * steady)
+    assert not zero_stale_keeps(1.1e-4, steady, max_exp_avg_sq=4 * steady)
+    assert zero_stale_keeps(2.2e-4, steady, max_exp_avg_sq=4 * steady)
 
 
 @pytest.mark.parametrize(

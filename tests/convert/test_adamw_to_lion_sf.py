@@ -79,6 +79,17 @@ def test_other_number_of_rates():
     assert held["gamma"] == 1.0
 
 
+@pytest.mark.parametrize("name", ["base_lrs", "_last_lr", "max_lrs", "_init_lrs"])
+def test_every_rate_is_held(name):
+    """Whatever a scheduler keeps for each group becomes the rate of the group."""
+    before, _ = run(lambda o: S.StepLR(o, 10))
+    state = {"step_size": 3, "gamma": 0.5, "base_lrs": [0.1], name: [0.7]}
+    change = adamw_to_lion_sf(optimizer_of(optimizer_state(before), state), SF)
+    held = scheduler_state(change.optimizer.schedulers[0])
+    assert held[name] == [change.optimizer.groups[0].fields["lr"]]
+    assert held[name] != [0.7 / 4]
+
+
 def test_loads_into_lion_sf():
     """liontool's LionSF takes the state and goes on."""
     before, _ = run(lambda o: S.ExponentialLR(o, 0.99))

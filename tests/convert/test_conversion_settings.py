@@ -280,6 +280,14 @@ def test_auto_ratio(noisy):
     assert same.optimizers[0].groups_after == only.groups_after
 
 
+def test_auto_ratio_with_kept_decay(noisy):
+    """The estimate foretells the decay that is written."""
+    report = convert_checkpoint(noisy(120), lr_ratio="auto", decay="kept")
+    (only,) = report.optimizers
+    steps = 1 / (2 * only.groups_after[0]["lr"] * only.groups_after[0]["weight_decay"])
+    assert only.estimate["groups"][0]["settling_steps"] == pytest.approx(steps)
+
+
 def test_auto_ratio_leaves_sparse_tensors_out(noisy):
     """A tensor with still rows does not count, and is flagged by name."""
     report = convert_checkpoint(noisy(120, sparse=True), lr_ratio="auto")

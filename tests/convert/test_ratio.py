@@ -114,6 +114,13 @@ def test_clipped_below(gaussian):
     assert estimate(persistent).ratio == pytest.approx(0.6 * formulas.noise_ratio(BETAS), abs=0.005)
 
 
+def test_clipped_above(moments):
+    """Never more than at pure noise: without any memory k* would rise to 1."""
+    found = estimate(optimizer_with(moments(0.34, (100,))), (0.0, 0.0))
+    assert found.groups[0].ratio > 0.81
+    assert found.ratio == 0.80
+
+
 def test_schedule_free(gaussian):
     """LionSF's smaller steps want a smaller ratio, at most that at pure noise."""
     found = estimate(gaussian(0.0, shape=(100, 100)), to="lion-sf")
@@ -271,6 +278,9 @@ def test_weights(gaussian):
     assert group.outside_box == 0.5
     assert group.settling_steps == pytest.approx(500)
     assert group.weight_growth == formulas.weight_growth(ratio, BETAS, 0.9, 1e-3)
+    long = estimate(gaussian(0.0, shape=(64, 64), betas=(0.95, 0.999), lr=1e-2))
+    growth = formulas.weight_growth(long.ratio, BETAS, 0.95, 1e-3)
+    assert long.groups[0].weight_growth == growth
     same = estimate(optimizer, weights=weights, decay="decoupled").groups[0]
     assert same == group  # it decays by as much in every step
     free = estimate(gaussian(0.0, shape=(64, 64), weight_decay=0.0), weights=weights).groups[0]
