@@ -91,7 +91,6 @@ def _keep_off(source: Path, output: Path) -> None:
         raise PublishError(f"{output}: the source {source} lies in it; choose another -o")
 
 
-@paused_collector()
 def check_own_folder(path: Path) -> None:
     """A folder in the way is only replaced if liontool wrote it: `--force` is no `rm -r`.
 
@@ -105,6 +104,7 @@ def check_own_folder(path: Path) -> None:
         )
 
 
+@paused_collector()
 def contents(
     source: Source,
     kind: Kind,
