@@ -195,6 +195,11 @@ class Document(Protocol):
         """Bytes of headers and pickles, everything but tensor data."""
 
 
+def is_tuple(value: Sequence[Value]) -> bool:
+    """Whether a sequence, or what a view stands for, is a tuple."""
+    return isinstance(value, tuple) or getattr(value, "kind", None) == "tuple"
+
+
 def tensors(tree: Value) -> Iterator[tuple[tuple[Key, ...], TensorRef]]:
     """Every tensor below `tree` once, with the first path that leads to it. Cycles are fine."""
     seen: set[int] = set()

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from liontool.checkpoint.document import Opaque, TensorRef, Value
+from liontool.checkpoint.document import Opaque, TensorRef, Value, is_tuple
 from liontool.checkpoint.model import Fields, ParamGroup, Scheduler
+from liontool.checkpoint.plain_values import plain
 
 GROUP_KEYS = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
 """Absolute learning rates in a parameter group. OneCycleLR keeps its whole curve there."""
@@ -175,11 +176,6 @@ def changed(value: Value, change: Callable[[float], float]) -> Value:
     return value
 
 
-def is_tuple(value: Sequence[Value]) -> bool:
-    """Whether a sequence, or what a view stands for, is a tuple."""
-    return isinstance(value, tuple) or getattr(value, "kind", None) == "tuple"
-
-
 def _changed_tensor(tensor: TensorRef, change: Callable[[float], float]) -> TensorRef:
     from liontool.checkpoint import values
 
@@ -306,8 +302,6 @@ class Description:
 
 def describe(scheduler: Scheduler) -> Description:
     """The class, position and learning rates of a scheduler."""
-    from liontool.checkpoint.plain_values import plain  # which needs `is_tuple`
-
     kind = kind_of(scheduler)
     position = number(scheduler.fields.get("last_epoch"))
     return Description(

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from liontool.checkpoint.document import Opaque, TensorRef, Value
-from liontool.checkpoint.learning_rates import is_tuple
+from liontool.checkpoint.document import Opaque, TensorRef, Value, is_tuple
 from liontool.checkpoint.values import scalar
 from liontool.errors import LayoutError
 

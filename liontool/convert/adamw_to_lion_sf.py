@@ -30,11 +30,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from liontool.checkpoint.document import TensorRef, Value
+from liontool.checkpoint.document import TensorRef, Value, is_tuple
 from liontool.checkpoint.learning_rates import (
     GROUP_KEYS,
     describe,
-    is_tuple,
     kind_of,
     number,
     rate_keys,
