@@ -78,7 +78,16 @@ class MissingOptimizerError(LayoutError):
 
 
 class UnknownOptimizerError(LayoutError):
-    """State that is not AdamW's; the message names the keys that differ."""
+    """State that is not AdamW's; the message names the keys that differ.
+
+    Args:
+        message: What was found and where.
+        id: The word for `--allow`, or None where nothing can allow it.
+    """
+
+    def __init__(self, message: str, id: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
 
 
 class RefusedError(LiontoolError):

@@ -10,8 +10,8 @@ from liontool.convert.report import ConversionReport, OptimizerReport
 
 _NAMES = {"lion": "Lion", "lion-sf": "LionSF"}
 _MOMENTA = {
-    "copy": "AdamW's first moment, byte for byte",
-    "scaled": "AdamW's first moment, scaled to the size of Lion's own",
+    "copy": "Adam's first moment, byte for byte",
+    "scaled": "Adam's first moment, scaled to the size of Lion's own",
     "zeros": "starts from zeros",
 }
 _SIZES = ("parameters", "elements")

@@ -85,7 +85,10 @@ def check_optimizer(optimizer: Optimizer, settings: Settings | None = None) -> R
         return found
     where = f"{optimizer.label}: " if optimizer.label else ""
     if found.kind.startswith("Lion"):
-        raise UnknownOptimizerError(f"{where}this is the state of {found.kind} already")
+        raise UnknownOptimizerError(
+            f"{where}this is the state of {found.kind} already, there is nothing to convert; load "
+            "it as it is, or give the AdamW checkpoint that it was made from"
+        )
     looks = "no known optimizer" if found.kind == "unknown" else found.kind
     message = f"{where}this looks like {looks}, and only AdamW can be converted"
     if found.differing:
@@ -95,7 +98,8 @@ def check_optimizer(optimizer: Optimizer, settings: Settings | None = None) -> R
         raise UnknownOptimizerError(message)
     if settings is None or "unknown-optimizer" not in settings.allow:
         raise UnknownOptimizerError(
-            f"{message}; to take its '{MOMENT}' over all the same: --allow unknown-optimizer"
+            f"{message}; to take its '{MOMENT}' over all the same: --allow unknown-optimizer",
+            id="unknown-optimizer",
         )
     return found
 

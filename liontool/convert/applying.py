@@ -106,7 +106,8 @@ def _check(optimizer: Optimizer, checkpoint: Checkpoint, settings: Settings) -> 
         if not others:
             raise
         choice = " ".join(f"--optimizer {shlex.quote(label)}" for label in others)
-        raise UnknownOptimizerError(f"{error}; to convert the others alone: {choice}") from None
+        text = f"{error}; to convert the others alone: {choice}"
+        raise UnknownOptimizerError(text, error.id) from None
     check_values(optimizer)
 
 

@@ -67,7 +67,7 @@ def convert_checkpoint(
         LiontoolError: See `liontool.errors`; nothing was written.
     """
     settings = Settings(
-        ratio=1.0 if lr_ratio == "auto" else float(lr_ratio),
+        ratio=1.0 if lr_ratio == "auto" else lr_ratio,
         to=to,
         package=package,
         momentum=momentum or "",

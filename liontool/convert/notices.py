@@ -87,13 +87,14 @@ def shape_mismatches(optimizer: Optimizer) -> Iterator[str]:
     for slot in optimizer.slots.values():
         moment = slot.state.get(MOMENT)
         expected = slot.shape or (moment.shape if isinstance(moment, TensorRef) else None)
+        whose = MOMENT if slot.shape is None else "the parameter"
         for key in _SHAPED:
             tensor = slot.state.get(key)
             if isinstance(tensor, TensorRef) and expected not in (None, tensor.shape):
                 where = f"{optimizer.label}: {slot.label}" if optimizer.label else slot.label
                 yield (
                     f"{where}: {key} has shape {list(tensor.shape)}, "
-                    f"the parameter has {list(expected or ())}"
+                    f"{whose} has {list(expected or ())}"
                 )
 
 

@@ -41,4 +41,8 @@ def ratio_notices(tensors: list[TensorEvidence]) -> Iterable[Notice]:
 
 def _names(items: list[TensorEvidence]) -> str:
     more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return ", ".join(item.label for item in items[:_NAMED]) + more
+    return ", ".join(_named(item.label) for item in items[:_NAMED]) + more
+
+
+def _named(label: str) -> str:
+    return f"parameter {label}" if label.isdecimal() else label

@@ -9,6 +9,7 @@ from typing import Any
 from liontool.checkpoint.frameworks import Framework, Target
 from liontool.checkpoint.frameworks.resume_text import state_file
 from liontool.checkpoint.learning_rates import notes
+from liontool.checkpoint.model import Optimizer
 from liontool.checkpoint.source import Source
 from liontool.convert.advice import advice
 from liontool.convert.applying import Converted
@@ -78,15 +79,21 @@ def class_that_loads(settings: Settings) -> str:
 def _notices(result: Converted, lens: Framework, place: Destination) -> Iterator[Notice]:
     if place.kind is not Kind.SAME:
         yield Notice(
-            "state-only", f"{place.path} holds the optimizer's state; weights are not in it"
+            "state-only",
+            f"{place.path} holds the optimizer's state; weights are not in it, and no scheduler "
+            f"reads its state from it{_rates(result)}",
         )
     warning = lens.output_warning(place.path) if place.kind is Kind.SAME else None
     if warning:
         yield Notice("output-name", warning)
-    for item in result.estimates:
-        yield from item.warnings if item else ()
-    for change in result.changes:
-        yield from (*change.warnings, *change.notes)
+    for optimizer, estimate, change in zip(
+        result.before.optimizers, result.estimates, result.changes, strict=True
+    ):
+        where = f"{optimizer.label}: " if len(result.changes) > 1 else ""
+        warnings = estimate.warnings if estimate else ()
+        absent = _absent_scheduler(optimizer, result)
+        for notice in (*warnings, *change.warnings, *absent, *change.notes):
+            yield replace(notice, text=where + notice.text.removeprefix(where))
     for scheduler in result.after.loose_schedulers:
         yield Notice(
             "loose-scheduler",
@@ -94,6 +101,26 @@ def _notices(result: Converted, lens: Framework, place: Destination) -> Iterator
         )
     for text in notes(result.after.loose_schedulers):
         yield Notice("scheduler", text)
+
+
+def _absent_scheduler(optimizer: Optimizer, result: Converted) -> Iterator[Notice]:
+    """Only schedulers write `initial_lr`; one that is elsewhere would go on with AdamW's rates."""
+    scheduled = any("initial_lr" in group.fields for group in optimizer.groups)
+    found = optimizer.schedulers or result.before.loose_schedulers
+    if scheduled and not found and result.settings.to == "lion":
+        yield Notice(
+            "absent-scheduler",
+            "a scheduler drove this optimizer and is not in the source: divide every learning rate "
+            f"that it keeps by {result.ratios[0]:g} too, or its next step sets AdamW's rate; "
+            "better convert the file or folder that holds both",
+        )
+
+
+def _rates(result: Converted) -> str:
+    """What a scheduler that is built anew has to know."""
+    if result.settings.to == "lion-sf":
+        return ""
+    return f": build it with every learning rate divided by {result.ratios[0]:g}"
 
 
 def _script(result: Converted, lens: Framework, place: Destination) -> str:

@@ -45,9 +45,11 @@ class Settings:
     allow: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        if not 1 / _MOST_RATIO <= self.ratio <= _MOST_RATIO:  # beyond it, rates overflow
+        number = isinstance(self.ratio, (int, float)) and not isinstance(self.ratio, bool)
+        if not number or not 1 / _MOST_RATIO <= self.ratio <= _MOST_RATIO:  # else rates overflow
             raise ValueError(
-                f"lr_ratio must be a positive number up to {_MOST_RATIO:,}, got {self.ratio}"
+                f"lr_ratio must be a positive number up to {_MOST_RATIO:,}, or 'auto'; "
+                f"got {self.ratio!r}"
             )
         _one_of("to", self.to, TARGETS)
         if self.to not in self.lion.targets:

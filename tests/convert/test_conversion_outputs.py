@@ -173,6 +173,25 @@ def test_folders_of_others_are_not_replaced(folder, tmp_path):
     assert not (other / "precious").exists()
 
 
+def test_scheduler_that_is_elsewhere(run, tmp_path):
+    """The optimizer alone shows that a scheduler drives it, and what must be done to that."""
+    SCHEDULERS.LambdaLR(run[1], lambda step: 1.0)
+    path = save(run[1].state_dict(), tmp_path / "optimizer.pt")
+    report = convert_checkpoint(path, lr_ratio=RATIO)
+    (text,) = (notice.text for notice in report.notices if notice.id == "absent-scheduler")
+    assert f"divide every learning rate that it keeps by {RATIO:g}" in text
+    held = convert_checkpoint(path, lr_ratio=RATIO, to="lion-sf", force=True)
+    assert "absent-scheduler" not in [notice.id for notice in held.notices]
+
+
+def test_state_alone_says_what_is_missing(folder, tmp_path):
+    """Neither weights nor a scheduler's state come with it."""
+    report = convert_checkpoint(folder, lr_ratio=RATIO, output=tmp_path / "state.pt")
+    (text,) = (notice.text for notice in report.notices if notice.id == "state-only")
+    assert "weights are not in it" in text
+    assert f"build it with every learning rate divided by {RATIO:g}" in text
+
+
 def test_provenance_hashes_the_header(folder):
     """The hash is of the files that groups and schedulers are in, and of no tensor."""
     report = convert_checkpoint(folder, lr_ratio=RATIO)

@@ -141,7 +141,8 @@ def test_decoupled_decay(tmp_path):
     model, optimizer = adamw(steps=0)
     scheduler = SCHEDULERS.LinearLR(optimizer, 1.0, 0.1, total_iters=60)
     train(model, optimizer, 30, scheduler)
-    path = save({"optimizer": optimizer.state_dict()}, tmp_path / "adamw.pt")
+    value = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    path = save(value, tmp_path / "adamw.pt")
     report = convert_checkpoint(path, lr_ratio=RATIO, decay="decoupled")
     group = group_of(report)
     assert group["decoupled_weight_decay"] is True
@@ -341,6 +342,18 @@ def test_auto_ratio_beside_strange_files(noisy, tmp_path):
     assert report.framework == "hf-trainer"
     assert json.loads((tmp_path / report.output / "liontool.json").read_text())["step"] == 120
     assert (tmp_path / report.output / "notes.bin").read_bytes() == b"not a torch file"
+
+
+def test_notices_of_several(tmp_path):
+    """Where there are several optimizers each notice names its own."""
+    optimizers = {}
+    for name, steps in (("early", 3), ("late", 30)):
+        model, optimizer = adamw(steps=0)
+        train(model, optimizer, steps)
+        optimizers[name] = optimizer.state_dict()
+    report = convert_checkpoint(save(optimizers, tmp_path / "two.pt"), lr_ratio=RATIO)
+    (text,) = (notice.text for notice in report.notices if notice.id == "few-steps")
+    assert text.startswith("early: only 3 steps")
 
 
 def test_several_ratios(tmp_path):

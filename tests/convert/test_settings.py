@@ -10,8 +10,9 @@ from liontool.convert.settings import Settings
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ratio": 0}, "lr_ratio must be a positive number up to 1,000,000, got 0"),
-        ({"ratio": float("nan")}, "lr_ratio must be a positive number up to 1,000,000, got nan"),
+        ({"ratio": 0}, "lr_ratio must be a positive number up to 1,000,000, or 'auto'; got 0"),
+        ({"ratio": float("nan")}, "lr_ratio must be .* up to 1,000,000, or 'auto'; got nan"),
+        ({"ratio": "three"}, "lr_ratio must be a positive number .* got 'three'"),
         ({"to": "sgd"}, "to must be one of lion, lion-sf; got 'sgd'"),
         ({"package": "tim"}, r"unknown package 'tim', did you mean 'timm'\?"),
         (
