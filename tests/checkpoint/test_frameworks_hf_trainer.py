@@ -13,6 +13,13 @@ from support.fake_source import FakeSource, adamw, opaque
 LAMBDA = {"base_lrs": [1e-3] * 2, "last_epoch": 6, "_last_lr": [5e-4] * 2, "lr_lambdas": [{}, {}]}
 
 
+def decaying():
+    """Trainer's two groups, with and without weight decay."""
+    optimizer = adamw(groups=2, initial_lr=1e-3, lr=5e-4)
+    optimizer["param_groups"][1]["weight_decay"] = 0.0
+    return optimizer
+
+
 def files(**changes):
     """A finished checkpoint; None takes a file away."""
     arguments = opaque(
@@ -25,7 +32,7 @@ def files(**changes):
         },
     )
     every = {
-        "optimizer": adamw(groups=2, initial_lr=1e-3, lr=5e-4),
+        "optimizer": decaying(),
         "scheduler": LAMBDA,
         "trainer_state": {"global_step": 6, "epoch": 1.5, "log_history": []},
         "training_args": arguments,
@@ -173,6 +180,27 @@ def test_resume_code_for_other_groups():
     checkpoint = hf_trainer.find(folder(optimizer=adamw(groups=1), scheduler=LAMBDA))
     text = hf_trainer.resume_code(checkpoint, Target(), Path("x"))
     assert "optimizers=(optimizer, None)" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "trainers"),
+    [
+        ([{}, {}], True),
+        ([{"weight_decay": 0.0}, {}], True),
+        ([{}, {"weight_decay": 0.1}], False),
+        ([{"weight_decay": 0.0}, {"weight_decay": 0.1}], False),
+        ([{}, {"initial_lr": 1e-4}], False),
+    ],
+)
+def test_resume_code_for_two_groups(changes, trainers):
+    """Trainer's own have one learning rate, and no weight decay in the second."""
+    optimizer = decaying()
+    for group, change in zip(optimizer["param_groups"], changes, strict=True):
+        group.update(change)
+    checkpoint = hf_trainer.find(folder(optimizer=optimizer))
+    text = hf_trainer.resume_code(checkpoint, Target(), Path("x"))
+    assert ("optimizer_cls_and_kwargs=" in text) == trainers
+    assert ("Lion(param_groups, " in text) != trainers
 
 
 def test_resume_code_for_constant_lr():

@@ -7,7 +7,7 @@ deletes old checkpoints by their names, and writes trainer_state.json last.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from liontool.checkpoint.frameworks import folders, pickled_objects, resume_text
 from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
-from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup
 from liontool.checkpoint.plain_values import plain
 from liontool.checkpoint.source import Source
 from liontool.errors import (
@@ -191,8 +191,8 @@ def _constant_setting(optimizer: Optimizer) -> str:
 
 def _trainer(optimizer: Optimizer, target: Target) -> list[str]:
     """Trainer makes two groups, with and without weight decay; other groups are the user's own."""
-    if len(optimizer.groups) != 2:
-        statement = resume_text.construct(optimizer, target, "model.parameters()")
+    if not _are_trainers(optimizer.groups):
+        statement = resume_text.construct([optimizer], target, "model.parameters()")
         return [statement, "trainer = Trainer(model, args, ..., optimizers=(optimizer, None))"]
     arguments = resume_text.hyperparameters(optimizer, target)
     if not target.highest_lrs:
@@ -204,6 +204,17 @@ def _trainer(optimizer: Optimizer, target: Target) -> list[str]:
         f"    optimizer_cls_and_kwargs=({target.name}, {{{items}}}),",
         ")",
     ]
+
+
+def _are_trainers(groups: Sequence[ParamGroup]) -> bool:
+    """Whether Trainer made them: one learning rate, and weight decay in the first or nowhere."""
+    if len(groups) != 2:
+        return False
+    first, second = (group.fields for group in groups)
+    lr = "initial_lr" if "initial_lr" in first else "lr"
+    return (
+        number(first.get(lr)) == number(second.get(lr)) and number(second.get("weight_decay")) == 0
+    )
 
 
 FRAMEWORK = Framework(
