@@ -92,6 +92,22 @@ def test_resume_code_for_constant_lr():
     """LionSF is returned without a scheduler."""
     target = Target("from liontool.optim import LionSF", constant_lr=True)
     text = lightning.resume_code(lightning.find(FakeSource(ckpt())), target, Path("x.ckpt"))
-    assert text.endswith(
-        "return the optimizer alone from configure_optimizers, without a scheduler"
-    )
+    assert "    ...  # return it alone, without a scheduler\n" in text
+    assert text.endswith("constant learning rate: configure_optimizers returns no scheduler")
+    assert "as before" not in text
+
+
+@pytest.mark.parametrize(
+    ("constant", "how"),
+    [(False, "with the same schedulers as before"), (True, "alone, without a scheduler")],
+)
+def test_resume_code_for_several(constant, how):
+    """Each optimizer has parameters of its own."""
+    tree = ckpt(optimizer_states=[adamw(), adamw(groups=2), adamw()], lr_schedulers=[])
+    target = Target(constant_lr=constant)
+    text = lightning.resume_code(lightning.find(FakeSource(tree)), target, Path("x.ckpt"))
+    assert "    optimizer = Lion(params, lr=" in text
+    assert "    optimizer_2 = Lion(param_groups_2, lr=" in text
+    assert "    optimizer_3 = Lion(params_3, lr=" in text
+    assert text.count("  # the same parameters as before\n") == 2
+    assert f"    ...  # return them {how}\n" in text

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from liontool.checkpoint.frameworks.resume_text import subscripts, trust_note
+from liontool.checkpoint.frameworks import Target, plain
+from liontool.checkpoint.frameworks.resume_text import state_file, subscripts, trust_note
+from support.fake_source import FakeSource, adamw, cosine
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,15 @@ def test_trust_note():
         r"# a.B, c.D\nimport e in the file: weights_only=False, for files that you trust"
     ]
     assert trust_note([]) == []
+
+
+@pytest.mark.parametrize(
+    ("schedulers", "constant", "told"),
+    [({"s": cosine(1e-3)}, False, True), ({"s": cosine(1e-3)}, True, False), ({}, False, False)],
+)
+def test_scheduler_of_a_state_file(schedulers, constant, told):
+    """A schedule that is wanted is not in force again by itself, and the text says so."""
+    checkpoint = plain.find(FakeSource({"o": adamw(initial_lr=1e-3), **schedulers}))
+    text = state_file(checkpoint, Target(constant_lr=constant), Path("x.safetensors"))
+    told_text = "# nor is the scheduler loaded: build it anew with every learning rate divided by"
+    assert (told_text in text) == told

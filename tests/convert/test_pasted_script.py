@@ -57,8 +57,8 @@ def pasted(script, rates):
 
     groups = parameters(rates)
     model = torch.nn.ParameterList(groups[0]["params"])
-    program = {"model": model, "param_groups": groups, "scheduler": Any()}
-    exec(script, program)
+    program = {"model": model, "param_groups": groups, "Any": Any}
+    exec(script.replace("= ...  #", "= Any()  #"), program)
     return program["optimizer"]
 
 
@@ -105,7 +105,7 @@ def test_decay_of_several_optimizers(tmp_path):
     path = save({"a": runs[0].state_dict(), "b": runs[1].state_dict()}, tmp_path / "two.pt")
     options = {"package": "lion-pytorch", "decay": "decoupled"}
     report = convert_checkpoint(path, lr_ratio=RATIO, **options)
-    program = {"model": torch.nn.ParameterList(parameters((1,))[0]["params"])}
+    program = {name: parameters((1,))[0]["params"] for name in ("params", "params_2")}
     exec(report.script[0], program)
     for name, before in zip(("optimizer", "optimizer_2"), runs, strict=True):
         expected = before.param_groups[0]["lr"] * WEIGHT_DECAY

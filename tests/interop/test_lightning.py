@@ -184,6 +184,18 @@ def test_two_optimizers(tmp_path):
     report = liontool.convert_checkpoint(checkpoint, output=tmp_path / "lion.ckpt", lr_ratio=RATIO)
     assert [len(one.schedulers_after) for one in report.optimizers] == [1, 1]
     resumed = lightning_runs.TwoNets(Lion)
+    code = report.script[0].partition("\ntrainer.fit")[0].replace("(params,", "(FIRST,")
+    code = code.replace("(params_2,", "(SECOND,").replace(
+        "...  # return", "return RETURN  # return"
+    )
+    code = code.replace("FIRST", "self.first.parameters()")
+    code = code.replace("SECOND", "self.second.parameters()")
+    code = code.replace(
+        "RETURN", "[optimizer, optimizer_2], [sequential(optimizer), cosine(optimizer_2)]"
+    )
+    names = dict(lightning_runs.SCHEDULES)
+    exec(code, names)
+    resumed.configure_optimizers = names["configure_optimizers"].__get__(resumed)
     lightning_runs.trainer(tmp_path / "resumed")[1].fit(
         resumed, lightning_runs.data(), ckpt_path=str(tmp_path / "lion.ckpt")
     )

@@ -14,6 +14,8 @@ from support.runs import same_bits
 pytestmark = pytest.mark.interop
 
 RATIO, STEPS, SAVED_AT = 5, 20, 8
+SCHEDULERS = torch.optim.lr_scheduler
+BEFORE = "...  # as before, on this optimizer, before its state is loaded"
 
 
 def network(seed):
@@ -21,8 +23,20 @@ def network(seed):
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
 
 
-def schedule(optimizer):
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12, eta_min=1e-5)
+def cosine(optimizer):
+    return SCHEDULERS.CosineAnnealingLR(optimizer, T_max=12, eta_min=1e-5)
+
+
+def linear(optimizer):
+    return SCHEDULERS.LinearLR(optimizer, 0.1, 1.0, total_iters=15)
+
+
+def sequential(optimizer):
+    return SCHEDULERS.SequentialLR(optimizer, [linear(optimizer), cosine(optimizer)], [12])
+
+
+def one_cycle(optimizer):
+    return SCHEDULERS.OneCycleLR(optimizer, max_lr=2e-3, total_steps=STEPS + 2)
 
 
 def train(model, optimizer, scheduler, steps):
@@ -43,7 +57,7 @@ def saved(request, tmp_path):
     model = network(0)
     params = model.named_parameters() if request.param == "named" else model.parameters()
     optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.1)
-    scheduler = schedule(optimizer)
+    scheduler = cosine(optimizer)
     train(model, optimizer, scheduler, SAVED_AT)
     states = optimizer.state_dict(), scheduler.state_dict()
     tree = {
@@ -67,18 +81,58 @@ def test_pasted_code_resumes(saved, tmp_path):
     report = liontool.convert_checkpoint(path, lr_ratio=RATIO)
     (text,) = report.script
     model = network(0)
-    names = {"model": model, "scheduler": None}
-    lines = text.splitlines()
-    last = next(i for i, line in enumerate(lines) if line.startswith("scheduler."))
-    exec("\n".join(lines[:last]), names)
-    names["scheduler"] = schedule(names["optimizer"])
-    exec("\n".join(lines[last:]), names)
+    names = {"model": model, "make": cosine}
+    exec(text.replace(BEFORE, "make(optimizer)"), names)
     optimizer = names["optimizer"]
     assert isinstance(optimizer, Lion)
     loaded = {n: optimizer.state[p]["exp_avg"].clone() for n, p in model.named_parameters()}
     assert same_bits(loaded, momenta)
     rates = train(model, optimizer, names["scheduler"], STEPS - SAVED_AT)
     assert rates == pytest.approx([rate / RATIO for rate in control], rel=1e-12)
+
+
+@pytest.fixture(params=[linear, sequential, one_cycle], ids=lambda make: make.__name__)
+def scheduled(request, tmp_path):
+    """A script converted in the middle of a schedule, and the rates that were to come."""
+    model = network(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    scheduler = request.param(optimizer)
+    train(model, optimizer, scheduler, SAVED_AT)
+    states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    torch.save(states, tmp_path / "adamw.pt")
+    (text,) = liontool.convert_checkpoint(tmp_path / "adamw.pt", lr_ratio=RATIO).script
+    rates = train(model, optimizer, scheduler, STEPS - SAVED_AT)
+    return text, request.param, [rate / RATIO for rate in rates]
+
+
+def test_schedules_go_on(scheduled):
+    """A scheduler made where the text says so sets what it would have set, by the ratio."""
+    text, make, wanted = scheduled
+    names = {"model": network(0), "make": make}
+    exec(text.replace(BEFORE, "make(optimizer)"), names)
+    rates = train(*(names[name] for name in ("model", "optimizer", "scheduler")), len(wanted))
+    assert rates == pytest.approx(wanted, rel=1e-12)
+
+
+def test_two_optimizers(tmp_path):
+    """Each goes on with parameters and a schedule of its own."""
+    nets, makes = [network(0), network(1)], [sequential, linear]
+    tree, wanted = {}, []
+    for index, (net, make) in enumerate(zip(nets, makes, strict=True)):
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3 * (index + 1))
+        scheduler = make(optimizer)
+        train(net, optimizer, scheduler, SAVED_AT)
+        tree |= {f"o{index}": optimizer.state_dict(), f"s{index}": scheduler.state_dict()}
+        torch.save(tree, tmp_path / "adamw.pt")
+        wanted.append([r / RATIO for r in train(net, optimizer, scheduler, STEPS - SAVED_AT)])
+    (text,) = liontool.convert_checkpoint(tmp_path / "adamw.pt", lr_ratio=RATIO).script
+    code = text.replace(BEFORE, "sequential(optimizer)", 1).replace(BEFORE, "linear(optimizer_2)")
+    names = {"sequential": sequential, "linear": linear}
+    names |= {"params": nets[0].parameters(), "params_2": nets[1].parameters()}
+    exec(code, names)
+    for net, suffix, rates in zip(nets, ("", "_2"), wanted, strict=True):
+        optimizer, scheduler = names[f"optimizer{suffix}"], names[f"scheduler{suffix}"]
+        assert train(net, optimizer, scheduler, len(rates)) == pytest.approx(rates, rel=1e-12)
 
 
 def test_state_file_loads(saved, tmp_path):

@@ -56,15 +56,18 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     objects = checkpoint.facts.get("objects", ())
     lines = [target.import_line, "", "# in your LightningModule"]
     lines += ["def configure_optimizers(self):"]
-    for index, optimizer in enumerate(checkpoint.optimizers):
-        lines += ["    " + resume_text.construct(optimizer, target, "self.parameters()", index)]
-    lines += ["    ...  # return it with the same schedulers as before"]
+    optimizers = checkpoint.optimizers
+    for index in range(len(optimizers)):
+        lines += ["    " + resume_text.construct(optimizers, target, "self.parameters()", index)]
+    them = "it" if len(optimizers) == 1 else "them"
+    how = (
+        "alone, without a scheduler" if target.constant_lr else "with the same schedulers as before"
+    )
+    lines += [f"    ...  # return {them} {how}"]
     options = ", weights_only=False" if objects else ""
     lines += ["", *resume_text.trust_note(objects)]
     lines += [f"trainer.fit(model, ckpt_path={str(output)!r}{options})"]
-    note = resume_text.constant_lr_note(
-        target, "return the optimizer alone from configure_optimizers, without a scheduler"
-    )
+    note = resume_text.constant_lr_note(target, "configure_optimizers returns no scheduler")
     return "\n".join([*lines, *note])
 
 

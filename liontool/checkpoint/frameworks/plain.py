@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from liontool.checkpoint.document import Document, Opaque, TensorRef, Value
+from liontool.checkpoint.document import Document, Key, Opaque, TensorRef, Value
 from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
-from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler
 from liontool.checkpoint.source import Source
 from liontool.errors import MissingOptimizerError
 
@@ -97,28 +97,41 @@ def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
     options = ", weights_only=False" if objects else ""
     lines = ["import torch", target.import_line, "", *resume_text.trust_note(objects)]
     lines += [f'checkpoint = torch.load({str(output)!r}, map_location="cpu"{options})']
+    schedulers = 0
     for index, optimizer in enumerate(checkpoint.optimizers):
-        lines += _optimizer_lines(optimizer, target, index, objects)
+        driving = () if target.constant_lr else optimizer.schedulers
+        names = [
+            f"scheduler{resume_text.suffix(schedulers + nth)}" for nth, _ in enumerate(driving)
+        ]
+        schedulers += len(names)
+        optimizer_name = f"optimizer{resume_text.suffix(index)}"
+        lines += [resume_text.construct(checkpoint.optimizers, target, "model.parameters()", index)]
+        lines += [f"{name} = {_AS_BEFORE}" for name in names]
+        lines += [_load(optimizer_name, _optimizer_path(optimizer), objects)]
+        lines += [
+            _load(name, _scheduler_path(scheduler), objects)
+            for name, scheduler in zip(names, driving, strict=True)
+        ]
     note = resume_text.constant_lr_note(target, "leave the scheduler out of the loop")
     return "\n".join([*lines, *note])
 
 
-def _optimizer_lines(
-    optimizer: Optimizer, target: Target, index: int, objects: Collection[str]
-) -> list[str]:
-    suffix, place = resume_text.suffix(index), optimizer.groups[0].fields.place
-    path = () if place is None else place.path[:-2]
-    lines = [
-        resume_text.construct(optimizer, target, "model.parameters()", index),
-        f"optimizer{suffix}.load_state_dict(checkpoint{resume_text.subscripts(path, objects)})",
-    ]
-    for scheduler in () if target.constant_lr else optimizer.schedulers:
-        place = scheduler.fields.place
-        path = () if place is None else place.path
-        lines += [
-            f"scheduler{suffix}.load_state_dict(checkpoint{resume_text.subscripts(path, objects)})"
-        ]
-    return lines
+# Schedulers set learning rates when they are made; the states that are loaded next undo it.
+_AS_BEFORE = "...  # as before, on this optimizer, before its state is loaded"
+
+
+def _load(name: str, path: tuple[Key, ...], objects: Collection[str]) -> str:
+    return f"{name}.load_state_dict(checkpoint{resume_text.subscripts(path, objects)})"
+
+
+def _optimizer_path(optimizer: Optimizer) -> tuple[Key, ...]:
+    place = optimizer.groups[0].fields.place
+    return () if place is None else place.path[:-2]
+
+
+def _scheduler_path(scheduler: Scheduler) -> tuple[Key, ...]:
+    place = scheduler.fields.place
+    return () if place is None else place.path
 
 
 FRAMEWORK = Framework(

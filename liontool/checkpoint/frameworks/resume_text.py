@@ -31,13 +31,24 @@ def _options(optimizer: Optimizer) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def construct(optimizer: Optimizer, target: Target, params: str, index: int = 0) -> str:
-    """One statement: `optimizer = Lion(model.parameters(), lr=..., ...)`."""
-    options = hyperparameters(optimizer, target, index)
+def construct(optimizers: Sequence[Optimizer], target: Target, params: str, index: int = 0) -> str:
+    """One statement: `optimizer = Lion(model.parameters(), lr=..., ...)`.
+
+    Args:
+        optimizers: All of the script.
+        target: The class.
+        params: What the only optimizer is given, if it has one group.
+        index: Which of the optimizers to construct.
+    """
+    options = hyperparameters(optimizers[index], target, index)
     arguments = ", ".join(f"{key}={text}" for key, text in options.items())
-    count = len(optimizer.groups)
-    where = params if count == 1 else "param_groups"
-    note = "" if count == 1 else f"  # the same {count} groups in the same order as before"
+    count = len(optimizers[index].groups)
+    where, note = params, ""
+    if count > 1:
+        where = f"param_groups{suffix(index)}"
+        note = f"  # the same {count} groups in the same order as before"
+    elif len(optimizers) > 1:
+        where, note = f"params{suffix(index)}", "  # the same parameters as before"
     return f"optimizer{suffix(index)} = {target.name}({where}, {arguments}){note}"
 
 
@@ -52,11 +63,19 @@ def state_file(checkpoint: Checkpoint, target: Target, output: Path) -> str:
         "import liontool",
         target.import_line,
         "",
-        construct(checkpoint.optimizers[0], target, "model.parameters()"),
+        construct(checkpoint.optimizers[:1], target, "model.parameters()"),
         f"liontool.load_optimizer({str(output)!r}, optimizer, model)",
         "# the weights are not in this file: load them as before",
     ]
+    if checkpoint.optimizers[0].schedulers and not target.constant_lr:
+        lines += _SCHEDULER_NOTE
     return "\n".join([*lines, *constant_lr_note(target, "use no scheduler")])
+
+
+_SCHEDULER_NOTE = (
+    "# nor is the scheduler loaded: build it anew with every learning rate divided by the ratio,",
+    "# or take it from the whole converted checkpoint",
+)
 
 
 def trust_note(objects: Sequence[str]) -> list[str]:
