@@ -18,6 +18,8 @@ from liontool.cli.escape import safe
 
 HEADING = "bold"
 LABEL = "dim"
+_MARGIN = 2
+_FEW_COLUMNS = 3  # so few can break their cells and still be read
 MOST_ROWS = 200
 """Rows of a table on a screen; the rest is for --json."""
 GOOD = "green"
@@ -78,7 +80,7 @@ class Page:
         *,
         left: int = 1,
     ) -> None:
-        """A table with a line under its head.
+        """A table with a line under its head; one block a row where numbers would be broken.
 
         Args:
             columns: The head.
@@ -93,9 +95,23 @@ class Page:
             table.add_column(safe(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
         for row in every[:MOST_ROWS]:
             table.add_row(*map(safe, row))
-        self._block(table)
+        fits = self._console.measure(table).maximum + _MARGIN <= self._console.width
+        if fits or left > 1 or len(columns) <= _FEW_COLUMNS:
+            self._block(table)
+        else:
+            self._rows_as_blocks(columns, every[:MOST_ROWS])
         if len(every) > MOST_ROWS:
             self.items([f"and {len(every) - MOST_ROWS:,} more, all of them with --json"])
+
+    def _rows_as_blocks(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        for name, *cells in rows:
+            self._line(f"{' ' * _MARGIN}{columns[0]} {name}", LABEL)
+            grid = Table.grid(padding=(0, 2))
+            grid.add_column(no_wrap=True)
+            grid.add_column(overflow="fold")
+            for column, cell in zip(columns[1:], cells, strict=True):
+                grid.add_row(safe(column), safe(cell))
+            self._block(Padding(grid, (0, 0, 0, _MARGIN)))
 
     def _gap(self) -> None:
         if not self._empty:
@@ -108,6 +124,6 @@ class Page:
     def _block(self, content: RenderableType) -> None:
         # Rich fills cells up with spaces, which nobody wants in a file.
         with self._console.capture() as drawn:
-            self._console.print(Padding(content, (0, 0, 0, 2), expand=False))
+            self._console.print(Padding(content, (0, 0, 0, _MARGIN), expand=False))
         for line in drawn.get().splitlines():
             self._console.out(line.rstrip(), highlight=False)

@@ -39,6 +39,19 @@ def test_no_line_is_too_long(
     assert all(line == line.rstrip() for line in lines)
 
 
+def test_wide_tables_become_blocks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number is never broken over two lines because there are many columns."""
+    monkeypatch.setenv("COLUMNS", "40")
+    names = ("group", *(f"name{i}" for i in range(9)))
+    Page().table(names, [("0", *(["0.000123456"] * 9)), ("1", *(["7"] * 9))])
+    out = capsys.readouterr().out
+    assert out.count("0.000123456") == 9
+    assert out.splitlines()[:2] == ["  group 0", "    name0  0.000123456"]
+    assert "  group 1\n    name0  7\n" in out
+
+
 def test_tables_end(capsys: pytest.CaptureFixture[str]) -> None:
     """A table with a million rows does not flood the terminal."""
     Page().table(("number",), ((str(number),) for number in range(1_000_000)))
