@@ -36,9 +36,12 @@ def test_forced():
 
 
 def test_forced_in_vain():
-    """The error says what was looked for and what was found."""
-    with pytest.raises(LayoutError, match=r"looked for a folder with optimizer\.pt.*found another"):
+    """The error says what was looked for, what was found, and that the choice may be left out."""
+    found = "found the keys 'state', 'param_groups'; leave --framework out$"
+    with pytest.raises(LayoutError, match=rf"looked for a folder with optimizer\.pt.*{found}"):
         find(FakeSource(adamw()), "hf-trainer")
+    with pytest.raises(LayoutError, match=rf"looked for a file with 'pytorch-light.*{found}"):
+        find(FakeSource(adamw()), "lightning")
 
 
 def test_unknown_name():

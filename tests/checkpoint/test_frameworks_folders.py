@@ -53,7 +53,9 @@ def test_folders_of_trainer():
 def test_files_without_an_optimizer(name):
     """Random states, schedulers, settings, weights, shards and our own outputs are left out."""
     name = f"sub/{name}"
-    assert "1 of which may be checkpoints, newest first: a.pt;" in refusal("a.pt", name)
+    assert "one of which may be a checkpoint: a.pt; name it: 'my runs/a.pt'" in refusal(
+        "a.pt", name
+    )
     with pytest.raises(LayoutError, match="found a folder with "):
         find(FakeSource(files={name: 0}))
 
@@ -61,7 +63,7 @@ def test_files_without_an_optimizer(name):
 @pytest.mark.parametrize("name", ["model_last.pt", "state.safetensors.index.json", "optimizer.bin"])
 def test_files_that_may_have_one(name):
     """Training loops call their files as they like, and an index stands for its shards."""
-    assert f"newest first: {name};" in refusal(name)
+    assert f"one of which may be a checkpoint: {name};" in refusal(name)
 
 
 def test_many():

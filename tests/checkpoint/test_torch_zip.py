@@ -414,6 +414,16 @@ def test_created_without_tensors(tmp_path: Path) -> None:
     assert torch.load(path) == {"a": [1]}
 
 
+def test_keras(tmp_path: Path) -> None:
+    """A file of Keras is refused for what it is: to unpack it would not help."""
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            file.writestr(name, b"")
+    with pytest.raises(FormatError, match="is a Keras file, which this version does not read"):
+        formats.open_document(path)
+
+
 def test_torchscript(tmp_path: Path) -> None:
     """A TorchScript archive is refused with advice."""
     path = tmp_path / "a.pt"

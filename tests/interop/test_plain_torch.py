@@ -6,8 +6,12 @@ import argparse
 
 import pytest
 import torch
+from torch.distributed import checkpoint as sharding
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.state_dict import get_state_dict
 
 import liontool
+from liontool.errors import LayoutError
 from liontool.optim import Lion
 from support.runs import same_bits
 
@@ -145,3 +149,22 @@ def test_state_file_loads(saved, tmp_path):
     state = names["optimizer"].state
     model = dict(names["model"].named_parameters())
     assert same_bits({n: state[p]["exp_avg"] for n, p in model.items()}, momenta)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_shards_made_one_file(tmp_path):
+    """What the message about shards advises gives a file that converts."""
+    model = network(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    scheduler = cosine(optimizer)
+    train(model, optimizer, scheduler, SAVED_AT)
+    tree = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
+    tree["scheduler"] = scheduler.state_dict()
+    sharding.save(tree, checkpoint_id=tmp_path / "shards", no_dist=True)
+    with pytest.raises(LayoutError, match=r"format_utils dcp_to_torch \S*shards FILE\.pt$"):
+        liontool.convert_checkpoint(tmp_path / "shards", lr_ratio=RATIO)
+    dcp_to_torch_save(tmp_path / "shards", tmp_path / "one.pt")
+    report = liontool.convert_checkpoint(tmp_path / "one.pt", lr_ratio=RATIO)
+    lion = torch.load(report.output, weights_only=True)["optimizer"]
+    moments = {n: optimizer.state[p]["exp_avg"] for n, p in model.named_parameters()}
+    assert same_bits({n: state["exp_avg"] for n, state in lion["state"].items()}, moments)

@@ -118,6 +118,8 @@ def _archive_prefix(records: Mapping[str, Record], path: Path) -> str:
         )
     if prefix + ".data/extern_modules" in records:
         raise FormatError(f"{path}: is a torch.package archive; give a checkpoint of torch.save")
+    if "model.weights.h5" in records:
+        raise FormatError(f"{path}: is a Keras file, which this version does not read")
     if prefix + "data.pkl" not in records:
         raise FormatError(
             f"{path}: is a zip file, but none of torch.save: it has no data.pkl; "

@@ -14,6 +14,7 @@ from liontool.checkpoint.frameworks import (
     liontool_state,
     plain,
     resume_text,
+    sharded,
     torch_layout,
 )
 from liontool.checkpoint.frameworks.framework import Framework, Target
@@ -64,6 +65,7 @@ def find(
         LayoutError: Nothing was recognised, or more than one checkpoint.
     """
     choice = (named(name),) if name is not None else FRAMEWORKS
+    sharded.refuse(source)
     try:
         framework, checkpoint = _first(source, choice)
     except MissingOptimizerError as error:
@@ -88,11 +90,14 @@ def _nothing(source: Source, choice: Sequence[Framework]) -> LayoutError:
     several = folders.several(source) if source.is_folder and len(choice) > 1 else None
     if several is not None:
         return several
+    sharded.refuse_inside(source)
     looked = "; or ".join(framework.looks_for for framework in choice)
-    found = "another file"
     if source.is_folder:
         found = f"a folder with {folders.listing(source.listing())}"
-    return LayoutError(f"{source.path}: looked for {looked}; found {found}")
+    else:
+        found = plain.describe(source.document().tree)
+    way_out = "; leave --framework out" if len(choice) == 1 else ""
+    return LayoutError(f"{source.path}: looked for {looked}; found {found}{way_out}")
 
 
 def _only(source: Source, checkpoint: Checkpoint, paths: Sequence[str]) -> Checkpoint:

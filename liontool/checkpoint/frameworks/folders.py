@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from liontool.checkpoint.frameworks.sharded import is_deepspeed_file
 from liontool.checkpoint.source import Source
 from liontool.errors import AmbiguousError
 
@@ -39,13 +40,11 @@ def several(source: Source) -> AmbiguousError | None:
         if not candidates:
             return None
         newest = sorted(candidates, key=source.modified, reverse=True)
-        what = (
-            f"is a folder of files, {len(newest)} of which may be checkpoints, newest first: "
-            f"{shown(newest)}"
-        )
-    return AmbiguousError(
-        f"{source.path}: {what}; name one, such as {argument(source.path / newest[0])}"
-    )
+        several = f"{len(newest)} of which may be checkpoints, newest first"
+        which = several if len(newest) > 1 else "one of which may be a checkpoint"
+        what = f"is a folder of files, {which}: {shown(newest)}"
+    name = "name one, such as" if len(newest) > 1 else "name it:"
+    return AmbiguousError(f"{source.path}: {what}; {name} {argument(source.path / newest[0])}")
 
 
 def _trainer_folders(files: Collection[str]) -> list[str]:
@@ -65,6 +64,8 @@ def _modified(source: Source, folder: str) -> int:
 def _may_hold_optimizer(file: str) -> bool:
     path = PurePosixPath(file)
     if not file.endswith(_SUFFIXES) or _WITHOUT_OPTIMIZER.fullmatch(path.name):
+        return False
+    if is_deepspeed_file(path.name):
         return False
     return not any(_is_output(part) for part in (path, *path.parents))
 

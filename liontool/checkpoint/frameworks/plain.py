@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from liontool.checkpoint.document import Document, Key, Opaque, TensorRef, Value
-from liontool.checkpoint.frameworks import pickled_objects, resume_text, torch_layout
+from liontool.checkpoint.frameworks import pickled_objects, resume_text, sharded, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.learning_rates import number
@@ -33,6 +33,7 @@ def find(source: Source) -> Checkpoint | None:
     if source.is_folder:
         return None
     document = source.document()
+    sharded.refuse_document(document)
     pickled_objects.refuse(document)
     found = torch_layout.search(document)
     optimizers, loose = pair(found.optimizers, found.schedulers)
