@@ -27,6 +27,7 @@ def check_values(optimizer: Optimizer) -> None:
         _check_group(group, f"{where}group {i}")
     for slot in optimizer.slots.values():
         _check_slot(slot, f"{where}{slot.label}")
+    _check_owners(optimizer, where)
     check_schedulers(optimizer.schedulers)
 
 
@@ -42,6 +43,18 @@ def check_schedulers(schedulers: Sequence[Scheduler]) -> None:
             items = value if _is_list(value) else (value,)
             if any(item is not None and number(item) is None for item in items):
                 raise _wrong(f"scheduler {scheduler.label}", name, "numbers", value)
+
+
+def _check_owners(optimizer: Optimizer, where: str) -> None:
+    """State of no group's parameter is state that every loader loses without a word."""
+    owned = {key for group in optimizer.groups for key in group.params}
+    orphan = next((key for key in optimizer.slots if key not in owned), None)
+    if orphan is not None:
+        raise LayoutError(
+            f"{where}state of {orphan!r} belongs to no group's params, so that a loader would lose "
+            "it; were keys turned from numbers into text on the way? Save optimizer.state_dict() "
+            "itself with torch.save"
+        )
 
 
 def _check_group(group: ParamGroup, where: str) -> None:

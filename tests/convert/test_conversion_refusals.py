@@ -289,6 +289,14 @@ def test_values_of_schedulers(refused, key, value, to):
     refused({"scheduler": state, "optimizer": changed(initial_lr=1.0)}, LayoutError, match, to=to)
 
 
+def test_state_of_no_parameter(refused):
+    """Keys that became text would lose the whole momentum; torch would drop it silently."""
+    state = changed()
+    state["state"] = {str(key): value for key, value in state["state"].items()}
+    match = r"optimizer: state of '0' belongs to no group's params.*torch\.save$"
+    refused({"optimizer": state}, LayoutError, match)
+
+
 def test_maximize(tmp_path, refused):
     """A Lion that does not know maximize would walk the other way; ours knows it."""
     value = {"optimizer": changed(maximize=True)}
