@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from liontool.checkpoint.document import Delete, Edit, Insert, Place, Replace, Value
+from liontool.checkpoint.document import Delete, Edit, Insert, Place, Replace, TensorRef, Value
 
 
 class Fields(Mapping[str, Value]):
@@ -82,6 +82,10 @@ class Slot:
     name: str | None = None
     shape: tuple[int, ...] | None = None
 
+    def tensors(self) -> Iterator[tuple[str, TensorRef]]:
+        """The tensors of the state by name, without plain numbers."""
+        return ((name, item) for name, item in self.state.items() if isinstance(item, TensorRef))
+
     @property
     def label(self) -> str:
         """The name, or the key where there is none."""
@@ -133,6 +137,11 @@ class Optimizer:
     groups: tuple[ParamGroup, ...]
     slots: Mapping[int | str, Slot]
     schedulers: tuple[Scheduler, ...] = ()
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory that the state takes."""
+        return sum(tensor.nbytes for slot in self.slots.values() for _, tensor in slot.tensors())
 
 
 @dataclass(frozen=True)

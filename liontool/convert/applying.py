@@ -16,7 +16,6 @@ from liontool.convert.adamw_to_lion import adamw_to_lion, check_optimizer, recog
 from liontool.convert.adamw_to_lion_sf import adamw_to_lion_sf
 from liontool.convert.change import Change
 from liontool.convert.checking import check_schedulers, check_values
-from liontool.convert.describing import state_bytes
 from liontool.convert.ratio import RatioEstimate, estimate
 from liontool.convert.settings import Settings
 from liontool.convert.weights import weights_by_slot
@@ -125,7 +124,7 @@ def _check_loose(schedulers: Sequence[Scheduler], *, chosen: bool) -> None:
 def _estimates(
     source: Source, checkpoint: Checkpoint, settings: Settings, progress: Progress | None
 ) -> list[RatioEstimate]:
-    advance = writing.counter(progress, sum(map(state_bytes, checkpoint.optimizers)))
+    advance = writing.counter(progress, sum(one.state_bytes for one in checkpoint.optimizers))
     found: list[RatioEstimate] = []
     for optimizer in checkpoint.optimizers:
         weights = weights_by_slot(source, checkpoint, optimizer)

@@ -34,16 +34,6 @@ def optimizer_report(
     )
 
 
-def state_bytes(optimizer: Optimizer) -> int:
-    """Memory that the state takes."""
-    return sum(
-        value.nbytes
-        for slot in optimizer.slots.values()
-        for value in slot.state.values()
-        if isinstance(value, TensorRef)
-    )
-
-
 def _groups(optimizer: Optimizer) -> tuple[Mapping[str, Any], ...]:
     return tuple(_group(group, optimizer) for group in optimizer.groups)
 

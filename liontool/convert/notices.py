@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.learning_rates import cycled_betas, notes, number
@@ -20,6 +20,12 @@ _SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq")
 def slot_step(slot: Slot) -> float | None:
     """Adam's step count for one parameter, where its state has one."""
     return number(slot.state.get("step"))
+
+
+def some(labels: Sequence[str]) -> str:
+    """The first few of many labels, and how many there are besides."""
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    return ", ".join(labels[:_NAMED]) + more
 
 
 def dropped(before: Optimizer, after: Optimizer) -> tuple[str, ...]:
@@ -66,11 +72,10 @@ def _state_warnings(optimizer: Optimizer) -> Iterable[Notice]:
         )
     missing = list(_missing(optimizer))
     if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         yield Notice(
             "missing-state",
             f"{len(missing)} parameters have no state (frozen, or never given a gradient): "
-            f"{', '.join(missing[:_NAMED])}{more}; they start from a zero momentum",
+            f"{some(missing)}; they start from a zero momentum",
         )
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from math import isfinite
 
 from liontool.convert.evidence import TensorEvidence
+from liontool.convert.notices import some
 from liontool.convert.report import Notice
-
-_NAMED = 3
 
 
 def ratio_notices(tensors: list[TensorEvidence]) -> Iterable[Notice]:
@@ -40,8 +39,7 @@ def ratio_notices(tensors: list[TensorEvidence]) -> Iterable[Notice]:
 
 
 def _names(items: list[TensorEvidence]) -> str:
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return ", ".join(_named(item.label) for item in items[:_NAMED]) + more
+    return some([_named(item.label) for item in items])
 
 
 def _named(label: str) -> str:

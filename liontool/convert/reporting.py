@@ -14,7 +14,7 @@ from liontool.checkpoint.source import Source
 from liontool.convert.advice import advice
 from liontool.convert.applying import Converted
 from liontool.convert.decoupled_decay import highest_lr
-from liontool.convert.describing import optimizer_report, state_bytes
+from liontool.convert.describing import optimizer_report
 from liontool.convert.outputs import Destination, Kind
 from liontool.convert.report import ConversionReport, Notice
 from liontool.convert.settings import Settings
@@ -61,8 +61,8 @@ def conversion_report(
         notices=(*_notices(result, lens, place), *obstacles),
         bytes_before=source.size,
         bytes_after=bytes_after,
-        state_bytes_before=sum(map(state_bytes, before.optimizers)),
-        state_bytes_after=sum(map(state_bytes, after.optimizers)),
+        state_bytes_before=sum(one.state_bytes for one in before.optimizers),
+        state_bytes_after=sum(one.state_bytes for one in after.optimizers),
         script=(_script(result, lens, place),),
         advice=tuple(advice(before, settings)),
         provenance=provenance,

@@ -232,7 +232,7 @@ def _optimizer(optimizer: Optimizer) -> OptimizerSummary:
             for group in optimizer.groups
             for key in group.params
         ),
-        bytes=sum(tensor.nbytes for slot in slots.values() for _, tensor in _tensors(slot)),
+        bytes=optimizer.state_bytes,
         bytes_adamw=2 * lion if moments else None,
         bytes_lion=lion if moments else None,
         schedulers=tuple(map(_scheduler, optimizer.schedulers)),
@@ -241,7 +241,7 @@ def _optimizer(optimizer: Optimizer) -> OptimizerSummary:
 
 def _group(group: ParamGroup, slots: Mapping[int | str, Slot]) -> GroupSummary:
     own = [slots[key] for key in group.params if key in slots]
-    found = [(name, tensor) for slot in own for name, tensor in _tensors(slot)]
+    found = [(name, tensor) for slot in own for name, tensor in slot.tensors()]
     return GroupSummary(
         parameters=len(group.params),
         elements=sum(map(_elements, own)),
@@ -251,13 +251,9 @@ def _group(group: ParamGroup, slots: Mapping[int | str, Slot]) -> GroupSummary:
     )
 
 
-def _tensors(slot: Slot) -> Iterator[tuple[str, TensorRef]]:
-    return ((name, item) for name, item in slot.state.items() if isinstance(item, TensorRef))
-
-
 def _elements(slot: Slot) -> int:
     """Elements of the parameter: as many as its largest state tensor has."""
-    return max((tensor.numel for name, tensor in _tensors(slot) if name != "step"), default=0)
+    return max((tensor.numel for name, tensor in slot.tensors() if name != "step"), default=0)
 
 
 def _scheduler(scheduler: Scheduler) -> SchedulerSummary:

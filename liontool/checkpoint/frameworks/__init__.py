@@ -13,7 +13,6 @@ from liontool.checkpoint.frameworks import (
     lightning,
     liontool_state,
     plain,
-    resume_text,
     sharded,
     torch_layout,
 )
@@ -25,15 +24,13 @@ from liontool.errors import LayoutError, MissingOptimizerError
 
 __all__ = ["FRAMEWORKS", "Framework", "Target", "find", "named"]
 
-_LIONTOOL_STATE = Framework(
-    name="liontool-state",
-    looks_for="a safetensors file with 'liontool.schema' in its metadata",
-    find=liontool_state.find,
-    resume_code=resume_text.state_file,
-)
-
 # In the order of asking: `plain` takes every file.
-FRAMEWORKS = (hf_trainer.FRAMEWORK, lightning.FRAMEWORK, _LIONTOOL_STATE, plain.FRAMEWORK)
+FRAMEWORKS = (
+    hf_trainer.FRAMEWORK,
+    lightning.FRAMEWORK,
+    liontool_state.FRAMEWORK,
+    plain.FRAMEWORK,
+)
 
 
 def named(name: str) -> Framework:

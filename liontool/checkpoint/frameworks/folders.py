@@ -83,13 +83,13 @@ def argument(path: Path) -> str:
 
 def shown(names: Sequence[str]) -> str:
     """Checkpoints in the order given, the first ones if there are many."""
-    return ", ".join(names[:_SHOWN_CHECKPOINTS]) + (
-        ", ..." if len(names) > _SHOWN_CHECKPOINTS else ""
-    )
+    return _first(names, _SHOWN_CHECKPOINTS)
 
 
 def listing(files: Collection[str]) -> str:
     """The names of some files, for messages."""
-    names = sorted(files)
-    more = ", ..." if len(names) > _SHOWN_FILES else ""
-    return ", ".join(names[:_SHOWN_FILES]) + more if names else "nothing"
+    return _first(sorted(files), _SHOWN_FILES) or "nothing"
+
+
+def _first(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from liontool.checkpoint.document import Document, TensorRef
-from liontool.checkpoint.frameworks import torch_layout
+from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.frameworks.framework import Framework
 from liontool.checkpoint.model import Checkpoint, Fields, Optimizer, ParamGroup, Scheduler, Slot
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.state_file import SCHEMA
@@ -124,3 +125,11 @@ def _key(label: str) -> int | str:
     """A position, if spelled like one: "03" is another parameter than "3"."""
     is_position = label.isascii() and label.isdecimal() and len(label) <= _MOST_DIGITS
     return int(label) if is_position and str(int(label)) == label else label
+
+
+FRAMEWORK = Framework(
+    name="liontool-state",
+    looks_for="a safetensors file with 'liontool.schema' in its metadata",
+    find=find,
+    resume_code=resume_text.state_file,
+)
