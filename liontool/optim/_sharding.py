@@ -87,9 +87,9 @@ def index(param: Tensor) -> Tensor:
         rows = _rows(param, dim, piece.device) * stride
         places = places + rows.view(-1, *[1] * (param.ndim - 1 - dim))
         stride *= param.shape[dim]
-    if places.shape != piece.shape:
+    if places.shape != piece.shape and places.numel() + piece.numel() > 0:
         raise _no_place(param)
-    return places
+    return places.view(piece.shape)  # torch knows more than one shape without elements
 
 
 def _is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:

@@ -18,7 +18,12 @@ from typing import Any
 import torch
 from torch import distributed
 
-PRELOADED = ["torch", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict"]
+PRELOADED = [
+    "torch",
+    "torch.distributed.fsdp",
+    "torch.distributed.checkpoint.state_dict",
+    "torch._dynamo",
+]
 
 
 def on_ranks(count: int, work: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
@@ -34,7 +39,7 @@ def on_ranks(count: int, work: Callable[..., Any], *args: Any, timeout: float = 
         AssertionError: A rank raised, died or took too long; with its traceback.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, work.__module__])
+    context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         pipes, processes = [], []
         for rank in range(count):
