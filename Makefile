@@ -1,6 +1,7 @@
 # make test   everything CI checks       make demo    AdamW -> Lion on a small GPT, about a minute
 # make lint   style, types, contracts    make format  let ruff rewrite the sources
 # make docs   docs/_build/html           make bench   the figures in benchmarks/README.md
+# make torch-suite TEST_OPTIM=pytorch/test/test_optim.py   torch's own optimizer tests on ours
 #
 # Each target sets itself up: .venv is made by $(PYTHON) and filled from constraints.txt.
 
@@ -15,9 +16,9 @@ install = $(PIP) -qq $(1) || $(PIP) $(1)
 # A constraint in the environment also binds the isolated environment that pip builds liontool in.
 export PIP_CONSTRAINT := constraints.txt
 # Two threads of BLAS on two cores fight with each other, and sums depend on their number.
-unit interop docs: export OMP_NUM_THREADS := 1
+unit interop docs torch-suite: export OMP_NUM_THREADS := 1
 
-.PHONY: test demo lint format docs bench unit interop clean
+.PHONY: test demo lint format docs bench unit interop torch-suite clean
 
 test: lint unit interop docs
 
@@ -39,6 +40,9 @@ unit: $(VENV)/installed-all
 
 interop: $(VENV)/installed-all
 	$(BIN)/pytest -q -m "interop and not gpu"
+
+torch-suite: $(VENV)/installed-all
+	$(BIN)/python tests/optim/run_torch_suite.py "$(TEST_OPTIM)"
 
 docs: $(VENV)/installed-all
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
