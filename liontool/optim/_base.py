@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from functools import partial
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, overload
 
 import torch
@@ -12,58 +12,155 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from liontool.optim import _loading, _options
-from liontool.optim.reference import momentum_beta
+from liontool.optim import (
+    _agreement,
+    _averages,
+    _dispatch,
+    _gradients,
+    _loading,
+    _options,
+    _scalars,
+    _telemetry,
+    _update,
+)
+from liontool.optim._batch import Average, Batch, Group, Piece, real_gradient, reals, write
 
-Group = dict[str, Any]
+# Arguments of the constructors that are not options of a group.
+_NOT_OPTIONS = ("self", "params", "use_triton", "__class__")
 
 
 class LionBase(Optimizer):
-    """Frame of the Lions: all options are in `param_groups`, a parameter's state is `exp_avg`.
+    """Frame of the Lions: every option is in `param_groups`, whatever else they need in `state`.
 
-    Each group has, beside its options, `horizon` (how many gradients its momentum averages at step
-    0, or None), `step` (a 0-d int64 tensor: steps since construction or conversion) and
-    `reference_lr` (its first lr, to which `decoupled_weight_decay` is relative).
+    Each group has, beside its options:
+
+    - `step`: steps since construction or conversion, and `micro_step`: gradients summed up since;
+      0-d int64 tensors, on the CPU, or with the weights where a device flag may hold a step back,
+    - `horizon`: how many gradients its momentum averages at step 0, or None,
+    - `reference_lr`: its first lr, to which `decoupled_weight_decay` is relative,
+    - `rounding_seed`: seeds stochastic rounding.
+
+    State of a parameter: `exp_avg`, the momentum; and with their options `residual` (int16),
+    `accumulator` and `ema`, all of the parameter's shape.
     """
 
-    def __init__(self, params: ParamsT, options: dict[str, Any]) -> None:
+    def __init__(self, params: ParamsT, arguments: dict[str, Any]) -> None:
+        options = {name: arguments[name] for name in arguments if name not in _NOT_OPTIONS}
+        options["fused"] = _options.fused(options["fused"], arguments["use_triton"])
         _options.check(options)
-        super().__init__(params, {**options, "horizon": None})
+        super().__init__(params, {**options, "horizon": None, "rounding_seed": 0})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name not in _NOT_OPTIONS:
+                self.defaults.setdefault(name, parameter.default)
+        for group in self.param_groups:
+            _complete(group, self.defaults)
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for index, group in enumerate(self.param_groups):
+            shown = {**group, "path": _dispatch.path_name(group)}
+            names = sorted(name for name in shown if name != "params")
+            lines += [f"Parameter Group {index}", *(f"    {name}: {shown[name]}" for name in names)]
+        return "\n".join([*lines, ")"])
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether GradScaler leaves scale and flag to the step, which then waits for no device."""
+        return all(_dispatch.scales_gradients(group) for group in self.param_groups)
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group with its own step count; see `torch.optim.Optimizer.add_param_group`."""
+        """Add a group with its own counters; see `torch.optim.Optimizer.add_param_group`.
+
+        Raises:
+            ValueError: An option has an illegal value, or differs between groups and must not.
+        """
         if isinstance(param_group, dict):  # else torch has the right words
-            _complete(param_group, self.defaults)
+            _options.check({**self.defaults, **param_group})
         super().add_param_group(param_group)
+        try:
+            _complete(self.param_groups[-1], self.defaults)
+            _options.check_once(self.param_groups)
+        except Exception:
+            self.param_groups.pop()
+            raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of a Lion, ours or another's that keeps `exp_avg`.
+        """Load the state of a Lion, ours or another's, bit for bit.
 
-        Options that the loaded groups lack stay as they were constructed; options of AdamW are
+        Options that the loaded groups lack stay as they were constructed; what no Lion knows is
         dropped with a warning; without `step` and `horizon` the momentum counts as long and the
         steps from 0.
 
         Raises:
             ValueError: The state is Adam's (see `liontool convert`), or does not fit.
         """
-        dropped: set[str] = set()
-        adopt = partial(_loading.adopted, dropped=dropped)
-        # The last hook, so that hooks of the user can mend the dict first.
-        handle = self.register_load_state_dict_pre_hook(adopt)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            handle.remove()
-        if dropped:
-            names = ", ".join(sorted(dropped))
-            warnings.warn(f"{type(self).__name__} does not know and drops: {names}", stacklevel=2)
+        _loading.load(self, state_dict, super().load_state_dict)
 
     def init_state(self) -> None:
         """Create the state of every parameter that requires a gradient and has none yet."""
         for group in self.param_groups:
             for param in group["params"]:
                 if param.requires_grad:
-                    self._momentum(param)
+                    self._init_state(param, group)
+
+    def reset_residuals(self) -> None:
+        """Forget what `rounding="split"` keeps beside the weights, after others changed them.
+
+        Not needed for safety: without it a changed weight is off by at most half a unit in its last
+        place.
+        """
+        for state in self.state.values():
+            if "residual" in state:
+                state["residual"].zero_()
+
+    @torch.no_grad()
+    def finalize_variable_values(self) -> None:
+        """Overwrite the weights with their running averages, as Keras does when training ends.
+
+        Raises:
+            ValueError: `use_ema` is off.
+        """
+        for average in self._all_averages():
+            write(average.weight, average.residual, average.ema, False)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Evaluate with the running averages; the weights come back in the end, bit for bit.
+
+        Raises:
+            ValueError: `use_ema` is off.
+        """
+        averages = self._all_averages()
+        with torch.no_grad():
+            kept = [average.weight.clone() for average in averages]
+            for average in averages:
+                average.weight.copy_(average.ema)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for average, weight in zip(averages, kept, strict=True):
+                    average.weight.copy_(weight)
+
+    def step_metrics(self) -> list[dict[str, Tensor]]:
+        """What the last step did, for each parameter group: 0-d float64 tensors, none of them read.
+
+        The first call switches the recording on and returns an empty list. Recording costs another
+        pass over the weights.
+
+        Returns:
+            agreement: Share of the elements whose update points where their gradient does.
+            scale: LionSF's factor on the update, the mean over the elements; 1 for Lion.
+            skipped: Share of the elements that got no update, for caution or a skipped step.
+            vanished: Share of the updates that rounding took.
+        """
+        metrics: list[dict[str, Tensor]] | None = self.__dict__.get("_metrics")
+        if metrics is None:
+            self._metrics = metrics = []
+        return metrics
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -71,7 +168,6 @@ class LionBase(Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step on every parameter that has a gradient.
 
@@ -80,70 +176,175 @@ class LionBase(Optimizer):
 
         Args:
             closure: Evaluates the model anew and returns the loss.
+
+        Raises:
+            RuntimeError: A gradient is sparse, or not finite with `nonfinite="raise"`, or
+                `fused=True` is asked for where there is no kernel.
         """
+        self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._refuse_sparse()
-        if self._only_initialises():
-            self.init_state()
-            return loss
-        for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
-            if params:
-                group["step"].add_(1)
-                self._step_group(group, params)
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            if self._only_initialises():
+                self.init_state()
+            else:
+                self._advance()
         return loss
 
-    def _step_group(self, group: Group, params: list[Tensor]) -> None:
-        raise NotImplementedError
-
-    def _momentum(self, param: Tensor) -> Tensor:
-        state = self.state[param]
-        if "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
-        exp_avg: Tensor = state["exp_avg"]
-        return exp_avg
-
-    def _refuse_sparse(self) -> None:
+    def _advance(self) -> None:
+        fresh = not torch.compiler.is_compiling() and not self.state
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None and param.grad.is_sparse:
-                    raise RuntimeError(
-                        f"{type(self).__name__} does not support sparse gradients: its momentum "
-                        "moves every row; build the embedding with sparse=False"
-                    )
+            self._init_group(group)
+        batches = self._batches()
+        if not any(batch.pieces for batch in batches):
+            return
+        gate = _gradients.prepare(
+            batches, getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        )
+        if gate.hold is not True:
+            self._update(batches, gate, fresh)
+        _averages.average(batches, gate)
+        self._count(batches, gate)
+
+    def _update(self, batches: list[Batch], gate: _gradients.Gate, fresh: bool) -> None:
+        recording = self.__dict__.get("_metrics") is not None
+        counts = _agreement.set_sizes(batches, always=recording)
+        watched = batches if recording else _telemetry.may_stall(batches) if fresh else []
+        watch = _telemetry.Watch(watched) if watched else None
+        for batch in batches:
+            _update.update(batch, gate.stay)
+        if watch is not None:
+            vanished = watch.vanished()
+            if recording:
+                self._metrics = _telemetry.metrics(batches, counts, vanished, gate.skip)
+            else:
+                _telemetry.warn_if_stalled(watched, vanished)
+
+    def _count(self, batches: list[Batch], gate: _gradients.Gate) -> None:
+        for batch in batches:
+            if batch.pieces:
+                _add(batch.group["step"], gate.stay)
+            steps = batch.group["gradient_accumulation_steps"]
+            if steps is not None:
+                skip = False if gate.skip is None else gate.skip
+                _add(batch.group["micro_step"], skip)
+                batch.group["micro_step"].remainder_(steps)
+
+    def _batches(self) -> list[Batch]:
+        batches, ordinal = [], 0
+        for group in self.param_groups:
+            pieces = [
+                self._piece(param, ordinal + place)
+                for place, param in enumerate(group["params"])
+                if param.grad is not None
+            ]
+            batches.append(Batch(group, pieces, self._averages_of(group)))
+            ordinal += len(group["params"])
+        return batches
+
+    def _init_group(self, group: Group) -> None:
+        # torch.compile calls the method of this name while it traces, instead of tracing it.
+        _scalars.place_counters(group)
+        for param in group["params"]:
+            if param.grad is not None:
+                _refuse_sparse(param.grad, self)
+                _dispatch.check_fused(param, group)
+            if param.grad is not None or (group["use_ema"] and param.requires_grad):
+                self._init_state(param, group)
+
+    def _init_state(self, param: Tensor, group: Group) -> None:
+        state = self.state[param]
+        for name, initial in _initial_state(param, group).items():
+            if name not in state:
+                state[name] = initial()
+
+    def _piece(self, param: Tensor, ordinal: int) -> Piece:
+        state = self.state[param]
+        residual, accumulator = state.get("residual"), state.get("accumulator")
+        return Piece(
+            param,
+            ordinal,
+            weight=reals(param),
+            grad=real_gradient(param),
+            exp_avg=reals(state["exp_avg"]),
+            residual=None if residual is None else reals(residual),
+            accumulator=None if accumulator is None else reals(accumulator),
+        )
+
+    def _averages_of(self, group: Group) -> list[Average]:
+        if not group["use_ema"]:
+            return []
+        params = [param for param in group["params"] if "ema" in self.state.get(param, {})]
+        return [
+            Average(
+                reals(param),
+                reals(self.state[param]["residual"]) if "residual" in self.state[param] else None,
+                reals(self.state[param]["ema"]),
+            )
+            for param in params
+        ]
+
+    def _all_averages(self) -> list[Average]:
+        if not any(group["use_ema"] for group in self.param_groups):
+            raise ValueError("Invalid use_ema: False, must be True for averages of the weights")
+        return [each for group in self.param_groups for each in self._averages_of(group)]
 
     def _only_initialises(self) -> bool:
-        if any(self.state.values()) or any(group["lr"] != 0 for group in self.param_groups):
+        if torch.compiler.is_compiling() or any(self.state.values()):
+            return False
+        if any(group["lr"] != 0 for group in self.param_groups):
             return False
         grads = [param.grad for group in self.param_groups for param in group["params"]]
         return not any(grad is not None and bool(grad.count_nonzero()) for grad in grads)
 
 
-def gradient(param: Tensor, group: Group) -> Tensor:
-    """The direction to go down; never the `.grad` of the user with another sign in it."""
-    grad = param.grad
-    if grad is None:
-        raise LookupError("the parameter has no gradient")
-    return -grad if group["maximize"] else grad
+def _initial_state(param: Tensor, group: Group) -> dict[str, Callable[[], Tensor]]:
+    """The state that a parameter has under the options of its group, and how it begins."""
 
+    def zeros(dtype: torch.dtype) -> Tensor:
+        return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
 
-def scalars(group: Group) -> dict[str, Any]:
-    """The arguments of `reference.lion_step` that hold for a whole group, in float64."""
-    weight_decay = float(group["weight_decay"])
-    if group["decoupled_weight_decay"]:
-        weight_decay /= group["reference_lr"]
-    beta1, beta2 = (float(beta) for beta in group["betas"])
-    beta2 = momentum_beta(beta2, group["horizon"], int(group["step"]))
-    return {"lr": float(group["lr"]), "weight_decay": weight_decay, "betas": (beta1, beta2)}
+    wide = torch.promote_types(param.dtype, torch.float32)
+    exp_avg = param.dtype if group["state_dtype"] is None else group["state_dtype"]
+    if param.is_complex() and not exp_avg.is_complex:
+        exp_avg = exp_avg.to_complex()
+    state = {"exp_avg": lambda: zeros(exp_avg)}
+    if group["rounding"] == "split" and param.dtype == torch.bfloat16:
+        state["residual"] = lambda: zeros(torch.int16)
+    if group["gradient_accumulation_steps"] is not None:
+        state["accumulator"] = lambda: zeros(wide)
+    if group["use_ema"]:
+        state["ema"] = lambda: param.detach().to(wide, copy=True)
+    return state
 
 
 def _complete(group: Group, defaults: dict[str, Any]) -> None:
-    options = {**defaults, **group}
-    _options.check(options)
-    group["betas"] = tuple(options["betas"])
-    group.setdefault("reference_lr", float(options["lr"]))
-    group["step"] = _loading.step_counter(group.get("step", 0))
-    _options.check_reference_lr({**options, **group})
+    """Put what a group has beside its options, and check it."""
+    for name, default in defaults.items():
+        group.setdefault(name, default)
+    group["betas"] = tuple(group["betas"])
+    group["state_dtype"] = _options.state_dtype(group["state_dtype"])
+    group.setdefault("reference_lr", float(group["lr"]))
+    for name in _scalars.COUNTERS:
+        group[name] = _scalars.counter(group.get(name, 0), _scalars.counter_device(group))
+    _options.check_reference_lr(group)
+    for param in group["params"]:
+        _options.check_dtype(param, group)
+        _dispatch.check_fused(param, group)
+
+
+def _refuse_sparse(grad: Tensor, optimizer: Optimizer) -> None:
+    if grad.is_sparse:
+        raise RuntimeError(
+            f"{type(optimizer).__name__} does not support sparse gradients: its momentum moves "
+            "every row; build the embedding with sparse=False"
+        )
+
+
+def _add(counter: Tensor, stay: bool | Tensor) -> None:
+    if isinstance(stay, Tensor):
+        counter.add_((~stay).to(counter))
+    elif not stay:
+        counter.add_(1)

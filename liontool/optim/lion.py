@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from liontool.optim import reference
-from liontool.optim._base import Group, LionBase, gradient, scalars
+from liontool.optim._base import LionBase
 
 
 class Lion(LionBase):
@@ -57,22 +57,24 @@ class Lion(LionBase):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         *,
-        maximize: bool = False,
+        cautious_factor: float = 1.0,
         decoupled_weight_decay: bool = False,
+        rounding: str = "nearest",
+        state_dtype: torch.dtype | str | None = None,
+        nonfinite: str = "propagate",
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        use_triton: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
     ) -> None:
-        options = {
-            "lr": lr,
-            "betas": betas,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, options)
-
-    def _step_group(self, group: Group, params: list[Tensor]) -> None:
-        arguments = scalars(group)
-        for param in params:
-            exp_avg = self._momentum(param)
-            new = reference.lion_step(param, gradient(param, group), exp_avg, **arguments)
-            param.copy_(new[0])
-            exp_avg.copy_(new[1])
+        super().__init__(params, locals())  # every argument is an option of a group

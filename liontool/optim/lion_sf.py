@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from liontool.optim import reference
-from liontool.optim._base import Group, LionBase, gradient, scalars
+from liontool.optim._base import LionBase
 
 
 class LionSF(LionBase):
@@ -60,47 +60,26 @@ class LionSF(LionBase):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         *,
-        maximize: bool = False,
+        cautious_factor: float = 1.0,
         decoupled_weight_decay: bool = False,
+        rounding: str = "nearest",
+        state_dtype: torch.dtype | str | None = None,
+        nonfinite: str = "propagate",
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        use_triton: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
         pow: float = 1.0,
         agreement: str = "tensor",
     ) -> None:
-        options = {
-            "lr": lr,
-            "betas": betas,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "pow": pow,
-            "agreement": agreement,
-        }
-        super().__init__(params, options)
-
-    def _step_group(self, group: Group, params: list[Tensor]) -> None:
-        arguments = scalars(group)
-        scales = self._scales(group, params, arguments["betas"][0])
-        for param, scale in zip(params, scales, strict=True):
-            exp_avg = self._momentum(param)
-            new = reference.lion_step(
-                param, gradient(param, group), exp_avg, scale=scale, **arguments
-            )
-            param.copy_(new[0])
-            exp_avg.copy_(new[1])
-
-    def _scales(self, group: Group, params: list[Tensor], beta1: float) -> list[float]:
-        """The scale of each parameter, from counts before anything of the group has changed."""
-        signed = group["agreement"].endswith("_signed")
-        counts = [self._counts(param, group, beta1, signed) for param in params]
-        if group["agreement"].startswith("group"):
-            total = (sum(agreeing for agreeing, _ in counts), sum(of for _, of in counts))
-            counts = [total] * len(counts)
-        return [
-            reference.agreement_scale(agreeing, counted, pow=group["pow"], signed=signed)
-            for agreeing, counted in counts
-        ]
-
-    def _counts(self, param: Tensor, group: Group, beta1: float, signed: bool) -> tuple[int, int]:
-        grad = gradient(param, group)
-        update = reference.mixed_sign(grad, self._momentum(param), beta1)
-        agreeing, counted = reference.agreement_counts(update, grad, signed=signed)
-        return int(agreeing), int(counted)
+        super().__init__(params, locals())  # every argument is an option of a group

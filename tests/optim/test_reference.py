@@ -124,14 +124,60 @@ def test_agreement_scale(
     agreeing: int, counted: int, pow: float, signed: bool, expected: float
 ) -> None:
     """0 at chance, 1 at full agreement; disagreement counts only in the published form."""
-    scale = reference.agreement_scale(agreeing, counted, pow=pow, signed=signed)
-    assert scale == pytest.approx(expected)
+    scale = reference.agreement_scale(
+        torch.tensor(agreeing), torch.tensor(counted), pow=pow, signed=signed
+    )
+    assert scale.dtype == torch.float64
+    assert float(scale) == pytest.approx(expected)
 
 
-def test_signed_counts_leave_zero_gradients_out() -> None:
-    """Published, a zero gradient disagrees; signed, it does not count."""
-    update, grad = torch.tensor([1.0, -1.0, 1.0, 1.0]), torch.tensor([2.0, 3.0, 0.0, 0.0])
-    published = reference.agreement_counts(update, grad, signed=False)
-    signed = reference.agreement_counts(update, grad, signed=True)
-    assert tuple(map(int, published)) == (1, 4)
-    assert tuple(map(int, signed)) == (1, 2)
+def test_zero_gradients_do_not_agree() -> None:
+    """Only elements whose update and gradient have the same sign count."""
+    update, grad = torch.tensor([1.0, -1.0, 1.0, 0.0]), torch.tensor([2.0, 3.0, 0.0, 1.0])
+    assert int(reference.agreement_counts(update, grad)) == 1
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "factor", "expected"),
+    [
+        (5, 0.0, (2.0, 0.0)),
+        (4, 0.5, (1 / 0.7, 0.5 / 0.7)),
+        (0, 0.0, (1e5, 0.0)),
+        (10, 0.3, (1, 0.3)),
+    ],
+)
+def test_caution_keeps_the_mean_step(
+    agreeing: int, factor: float, expected: tuple[float, float]
+) -> None:
+    """The masked updates are scaled up until their mean is 1, at most 1e5 times."""
+    factors = reference.cautious_factors(torch.tensor(agreeing), 10, factor)
+    assert tuple(map(float, factors)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+def test_cautious_step_by_hand(factor: float) -> None:
+    """Where update and gradient part, the step is the factor, over the mean of all factors."""
+    param, grad = torch.zeros(4), torch.tensor([1.0, 1.0, 1.0, -0.1])
+    exp_avg = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    new, _ = reference.lion_step(
+        param, grad, exp_avg, lr=0.1, weight_decay=0.0, betas=BETAS, cautious_factor=factor
+    )
+    mean = (3 + factor) / 4
+    assert new.tolist() == pytest.approx([-0.1 / mean] * 3 + [-0.1 * factor / mean])
+
+
+def test_tensor_scalars_give_the_same_bits() -> None:
+    """An lr and a beta that are float64 tensors are rounded where floats are."""
+    torch.manual_seed(0)
+    given = [torch.randn(1003) for _ in range(3)]
+    step = torch.tensor(3)
+    runs = [
+        reference.lion_step(
+            *given,
+            lr=lr,
+            weight_decay=0.1,
+            betas=(0.9, reference.momentum_beta(0.99, 10.0, count)),
+        )
+        for lr, count in ((1e-3, 3), (torch.tensor(1e-3, dtype=torch.float64), step))
+    ]
+    assert all(map(torch.equal, *runs))

@@ -1,0 +1,68 @@
+"""The ways to do the arithmetic of a step without a kernel; all give the same bits.
+
+A path takes weights, gradients and momenta in the dtype that is computed in and returns new weights
+and momenta. It is `reference.updated`, tensor by tensor or operation by operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from liontool.optim import reference
+from liontool.optim.reference import Coefficients, StepSize
+
+Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
+Path: TypeAlias = Callable[
+    [Tensors, Tensors, Tensors, Sequence[StepSize], Coefficients], tuple[Tensors, Tensors]
+]
+
+
+def loop(
+    weights: Tensors,
+    grads: Tensors,
+    exp_avgs: Tensors,
+    sizes: Sequence[StepSize],
+    factors: Coefficients,
+) -> tuple[Tensors, Tensors]:
+    """The definition itself, one tensor after the other."""
+    pairs = [
+        reference.updated(p, g, m, size, factors)
+        for p, g, m, size in zip(weights, grads, exp_avgs, sizes, strict=True)
+    ]
+    return [p for p, _ in pairs], [m for _, m in pairs]
+
+
+def foreach(
+    weights: Tensors,
+    grads: Tensors,
+    exp_avgs: Tensors,
+    sizes: Sequence[StepSize],
+    factors: Coefficients,
+) -> tuple[Tensors, Tensors]:
+    """The same operations, each on all tensors of a device and dtype at once."""
+    rounded: list[Any] = [reference.rounded(factor, weights[0]) for factor in factors]
+    decay, beta1, gradient1, beta2, gradient2 = rounded
+    mixes = torch._foreach_mul(exp_avgs, beta1)
+    torch._foreach_add_(mixes, torch._foreach_mul(grads, gradient1))
+    updates = torch._foreach_sign(mixes)
+    torch._foreach_mul_(mixes, 0)
+    torch._foreach_add_(updates, mixes)
+    _multiply_by_sizes(updates, grads, sizes)
+    new_weights = torch._foreach_mul(weights, decay)
+    torch._foreach_sub_(new_weights, updates)
+    new_exp_avgs = torch._foreach_mul(exp_avgs, beta2)
+    torch._foreach_add_(new_exp_avgs, torch._foreach_mul(grads, gradient2))
+    return new_weights, new_exp_avgs
+
+
+def _multiply_by_sizes(updates: Tensors, grads: Tensors, sizes: Sequence[StepSize]) -> None:
+    if not isinstance(sizes[0], tuple) and all(size is sizes[0] for size in sizes):
+        common: Any = reference.rounded(sizes[0], updates[0])
+        torch._foreach_mul_(updates, common)
+        return
+    for update, grad, size in zip(updates, grads, sizes, strict=True):
+        update.mul_(reference.step_sizes(update, grad, size))

@@ -1,0 +1,66 @@
+"""Decay, update and momentum of a parameter group, written back as its options say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from liontool.optim import _dispatch, _scalars, _sharding, reference, rounding
+from liontool.optim._batch import Batch, Group, Piece, keep, tell_autograd, write
+
+# Bounds what the intermediate results of a path take: a few times this many elements.
+CHUNK = 2**22
+
+
+def update(batch: Batch, stay: bool | Tensor) -> None:
+    """Do a step on the weights and momenta of a group.
+
+    Args:
+        batch: Its pieces have gradients and step sizes.
+        stay: A flag on a device that holds everything back, or False.
+    """
+    factors = _scalars.coefficients(batch.group)
+    path = _dispatch.path(batch.group)
+    for pieces in _chunks(batch.pieces):
+        weights, exp_avgs = path(
+            [_source(piece.wide_weight(), batch.group) for piece in pieces],
+            [piece.grad for piece in pieces],
+            [_source(reference.widened(piece.exp_avg), batch.group) for piece in pieces],
+            [piece.size for piece in pieces],
+            factors,
+        )
+        for piece, weight, exp_avg in zip(pieces, weights, exp_avgs, strict=True):
+            piece.exp_avg.copy_(keep(piece.exp_avg, exp_avg, stay))
+            write(piece.weight, piece.residual, _rounded(weight, piece, batch.group), stay)
+            tell_autograd(piece.param)
+
+
+def _chunks(pieces: list[Piece]) -> Iterator[list[Piece]]:
+    """Pieces of one device and dtype, together not much larger than a chunk."""
+    alike: dict[tuple[torch.device, torch.dtype], list[Piece]] = {}
+    for piece in pieces:
+        alike.setdefault((piece.weight.device, piece.dtype), []).append(piece)
+    for bucket in alike.values():
+        chunk: list[Piece] = []
+        elements = 0
+        for piece in bucket:
+            if chunk and elements + piece.weight.numel() > CHUNK:
+                yield chunk
+                chunk, elements = [], 0
+            chunk.append(piece)
+            elements += piece.weight.numel()
+        yield chunk
+
+
+def _source(tensor: Tensor, group: Group) -> Tensor:
+    # Autograd must not see what it has saved change.
+    return tensor.clone() if group["differentiable"] else tensor
+
+
+def _rounded(weight: Tensor, piece: Piece, group: Group) -> Tensor:
+    if group["rounding"] != "stochastic" or piece.weight.dtype != torch.bfloat16:
+        return weight
+    key = rounding.key(group["rounding_seed"], _scalars.step_number(group), piece.ordinal)
+    return rounding.stochastic(weight, key, _sharding.index(piece.param))
