@@ -54,6 +54,17 @@ ADAMW = _layout(
     "maximize foreach capturable differentiable fused decoupled_weight_decay",
 )
 
+NESTED_STATE = "__bnb_optimizer_quant_state__"
+"""Where bitsandbytes hides its tensors from FSDP, which would gather them."""
+
+_LION_STATE = "step residual ema accumulator"
+_LION_GROUP = (
+    "horizon reference_lr step micro_step rounding_seed cautious_factor decoupled_weight_decay"
+    " rounding state_dtype nonfinite maximize foreach fused capturable differentiable clipnorm"
+    " clipvalue global_clipnorm use_ema ema_momentum ema_overwrite_frequency loss_scale_factor"
+    " gradient_accumulation_steps"
+)
+
 # Taken in order: the first that fits is the answer, so whoever keeps least stands last.
 LAYOUTS: tuple[Layout, ...] = (
     ADAMW,
@@ -113,14 +124,18 @@ LAYOUTS: tuple[Layout, ...] = (
             "exp_grad_adanorm",
             "step foreach maximize use_gc adanorm adanorm_r cautious r"),
     _layout("Lion (timm)", "exp_avg", "betas weight_decay caution", "",
-            "maximize foreach corrected_weight_decay"),
+            "maximize foreach corrected_weight_decay max_lr_snapshot"),
     _layout("Lion (bitsandbytes)", "state1", "betas eps weight_decay",
-            "step qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec",
+            f"step qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec {NESTED_STATE}",
             "alpha t_alpha t_beta3 is_paged"),
-    _layout("LionSF", "exp_avg", "betas weight_decay pow", "step",
-            "agreement horizon reference_lr step maximize decoupled_weight_decay"),
-    _layout("Lion", "exp_avg", "betas weight_decay", "step",
-            "horizon reference_lr step maximize decoupled_weight_decay"),
+    _layout("Lion (flashoptim)", "", "betas weight_decay master_bytewidth quantize",
+            "step error_bits exp_avg exp_avg::quantized exp_avg::scales"),
+    _layout("Lion (DeepSpeed)", "step exp_avg exp_avg_sq", "betas weight_decay", "",
+            "amsgrad step"),
+    _layout("Lion (lion-pytorch)", "exp_avg", "betas weight_decay cautious_wd", "",
+            "cautious_factor"),
+    _layout("LionSF", "exp_avg", "betas weight_decay pow", _LION_STATE, f"agreement {_LION_GROUP}"),
+    _layout("Lion", "exp_avg", "betas weight_decay", _LION_STATE, _LION_GROUP),
 )  # fmt: skip
 
 _OWNED_GROUP_KEYS = frozenset().union(*(layout.group | layout.group_extra for layout in LAYOUTS))
@@ -130,6 +145,84 @@ ADAM_GROUP_KEYS = (ADAMW.group | ADAMW.group_extra) - {"betas", "weight_decay"}
 
 MOMENT = "exp_avg"
 """The one state tensor that Adam and Lion have in common."""
+
+LION_STATE = (MOMENT, "residual", "ema", "accumulator")
+"""What Lion and LionSF of liontool keep."""
+
+ADAM_MOMENTS = frozenset({"exp_avg_sq", "state2", "exp_avg_sq::quantized"})
+"""Adam's second moment, by torch's name and many others', by bitsandbytes' and by flashoptim's."""
+
+CORRECTIONS = frozenset({"kahan_comp", "error_bits"})
+"""What optimi and flashoptim keep beside bfloat16 weights, which lack it."""
+
+IDLE_STATE = frozenset({"step"})
+"""State that some keep for every parameter, and that a Lion can do without."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a group of another optimizer has that no group of ours has, and what it means.
+
+    Attributes:
+        package: Whose it is.
+        marks: Keys by which it is known.
+        idle: Keys that change no step of a Lion; the same name can mean something in ours.
+        rules: Keys that change its steps, with the value at which they do not.
+        betas: The keys of the two betas in order, if it has no `betas`.
+        cautious: The key that switches the full mask of cautious updates on.
+        decoupled: The key that makes the decay relative to `reference`.
+        reference: The key of the lr that the decay is relative to.
+    """
+
+    package: str
+    marks: frozenset[str]
+    idle: frozenset[str] = frozenset()
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    betas: tuple[str, ...] = ()
+    cautious: str = ""
+    decoupled: str = ""
+    reference: str = ""
+
+
+def _keys(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DIALECTS = (
+    Dialect("torch", _keys("amsgrad"), idle=ADAM_GROUP_KEYS - {"maximize"}),
+    Dialect("bitsandbytes", _keys("eps"), idle=_keys("eps alpha t_alpha t_beta3")),
+    Dialect("lion-sf", _keys("pow"), idle=_keys("agreement"), rules={"pow": 0.0}),
+    Dialect("lion-pytorch", _keys("cautious_wd"), rules={"cautious_wd": False}),
+    Dialect(
+        "optimi",
+        _keys("beta1 beta2"),
+        idle=_keys("kahan_sum foreach triton gradient_release setup"),
+        betas=("beta1", "beta2"),
+        decoupled="decouple_lr",
+        reference="max_lr",
+    ),
+    Dialect(
+        "timm",
+        _keys("caution"),
+        idle=_keys("foreach max_lr_snapshot"),
+        rules={"corrected_weight_decay": False},
+        cautious="caution",
+    ),
+    Dialect(
+        "pytorch-optimizer",
+        _keys("weight_decouple"),
+        idle=_keys("foreach adanorm_r r"),
+        rules={"weight_decouple": True, "fixed_decay": False, "use_gc": False, "adanorm": False},
+        cautious="cautious",
+    ),
+    Dialect(
+        "flashoptim",
+        _keys("master_bytewidth"),
+        idle=_keys("master_bytewidth quantize"),
+        reference="initial_lr",
+    ),
+)
+"""Groups of others that hold a Lion's momentum; several can fit one group."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +252,10 @@ def recognise(
 
     Args:
         groups: The parameter groups as mappings, with or without `params`.
-        states: The keys of each parameter's state; empty ones say nothing.
+        states: Each parameter's state or its keys; empty ones say nothing.
     """
     held = [dict(group) for group in groups]
-    kept = [frozenset(map(str, state)) for state in states if len(state)]
+    kept = [_state_keys(state) for state in states if len(state)]
     kind = next((layout.kind for layout in LAYOUTS if _fits(layout, held, kept)), "unknown")
     if kind != ADAMW.kind:
         return Recognition(kind, differing=_differences(held, kept))
@@ -170,6 +263,11 @@ def recognise(
     if any(mark is False for mark in marks):
         return Recognition("Adam")
     return Recognition("AdamW", assumed=any(mark is None for mark in marks))
+
+
+def _state_keys(state: Collection[str]) -> frozenset[str]:
+    nested = state.get(NESTED_STATE) if isinstance(state, Mapping) else None
+    return frozenset(map(str, state)) | frozenset(nested or ())
 
 
 def _fits(layout: Layout, groups: list[dict[str, Any]], states: list[frozenset[str]]) -> bool:

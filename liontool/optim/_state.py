@@ -1,0 +1,27 @@
+"""Which state a parameter has under the options of its group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liontool.states import MOMENT
+
+
+def dtypes(param: Tensor, group: Mapping[str, Any]) -> dict[str, torch.dtype]:
+    """The dtype of each state by its name; what the options do not ask for is not there."""
+    wide = torch.promote_types(param.dtype, torch.float32)
+    moment = param.dtype if group["state_dtype"] is None else group["state_dtype"]
+    if param.is_complex() and not moment.is_complex:
+        moment = moment.to_complex()
+    found = {MOMENT: moment}
+    if group["rounding"] == "split" and param.dtype == torch.bfloat16:
+        found["residual"] = torch.int16
+    if group["gradient_accumulation_steps"] is not None:
+        found["accumulator"] = wide
+    if group["use_ema"]:
+        found["ema"] = wide
+    return found
