@@ -66,7 +66,7 @@ def _local_counts(batch: Batch) -> list[Tensor]:
 
 
 def _pair(piece: Piece, factors: Coefficients, signed: bool) -> Tensor:
-    update = reference.mixed_sign(piece.grad, reference.widened(piece.exp_avg), factors)
+    update = reference.mixed_sign(piece.grad, piece.wide_exp_avg(), factors)
     agreeing = reference.agreement_counts(update, piece.grad)
     return torch.stack([agreeing, (piece.grad != 0).sum() if signed else agreeing])
 

@@ -51,6 +51,10 @@ class Piece:
         """The weights in the dtype that is computed in."""
         return wide_weight(self.weight, self.residual)
 
+    def wide_exp_avg(self) -> Tensor:
+        """The momentum in the dtype that is computed in."""
+        return self.exp_avg.to(self.dtype)
+
 
 @dataclass
 class Average:

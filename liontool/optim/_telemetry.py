@@ -11,6 +11,7 @@ from liontool.optim import _agreement, _scalars, _sharding, reference
 from liontool.optim._agreement import Counts
 from liontool.optim._batch import Batch, Piece, every_piece
 
+METRICS = ("agreement", "scale", "skipped", "vanished")
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -81,7 +82,7 @@ def warn_if_stalled(batches: list[Batch], vanished: list[Tensor]) -> None:
 
 def _is_updated(piece: Piece, batch: Batch) -> Tensor:
     factors = _scalars.coefficients(batch.group)
-    update = reference.mixed_sign(piece.grad, reference.widened(piece.exp_avg), factors)
+    update = reference.mixed_sign(piece.grad, piece.wide_exp_avg(), factors)
     return reference.step_sizes(update, piece.grad, piece.size) * update != 0
 
 
@@ -95,6 +96,9 @@ def _share(pairs: list[Tensor]) -> Tensor:
 def _of_group(
     batch: Batch, counts: list[Counts], vanished: Tensor, skip: Tensor | None
 ) -> dict[str, Tensor]:
+    if not counts:
+        nothing = torch.zeros((), dtype=torch.float64)
+        return dict.fromkeys(METRICS, nothing)
     total = _agreement.in_all(counts)
     agreement = reference.share(total.agreeing, total.counted)
     numel = max(total.numel, 1)
@@ -104,4 +108,4 @@ def _of_group(
     withheld = 1 - reference.share(total.agreeing, total.numel)
     masked = withheld if batch.group["cautious_factor"] == 0 else torch.zeros_like(agreement)
     skipped = masked if skip is None else torch.where(skip, 1.0, masked)
-    return {"agreement": agreement, "scale": scale, "skipped": skipped, "vanished": vanished}
+    return dict(zip(METRICS, (agreement, scale, skipped, vanished), strict=True))

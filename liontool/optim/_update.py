@@ -27,7 +27,7 @@ def update(batch: Batch, stay: bool | Tensor) -> None:
         weights, exp_avgs = path(
             [_source(piece.wide_weight(), batch.group) for piece in pieces],
             [piece.grad for piece in pieces],
-            [_source(reference.widened(piece.exp_avg), batch.group) for piece in pieces],
+            [_source(piece.wide_exp_avg(), batch.group) for piece in pieces],
             [piece.size for piece in pieces],
             factors,
         )

@@ -71,7 +71,8 @@ def lion_step(
         scale: Factor on the update but not on the decay; LionSF's agreement.
         cautious_factor: What an update counts that points against its gradient; 1 is off.
     """
-    p, g, m = widened(param), widened(grad), widened(exp_avg)
+    p = widened(param)
+    g, m = widened(grad).to(p.dtype), widened(exp_avg).to(p.dtype)
     factors = coefficients(lr, weight_decay, betas)
     size: StepSize = lr * scale
     if cautious_factor != 1:
