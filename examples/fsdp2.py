@@ -57,19 +57,10 @@ def train(model: nn.Module, optimizer: Lion, scheduler: CosineAnnealingLR, steps
         scheduler.step()
 
 
-def save(folder: str, model: nn.Module, optimizer: Lion, scheduler: CosineAnnealingLR) -> None:
-    weights, state = get_state_dict(model, optimizer)
-    tree = {"model": weights, "optimizer": state, "scheduler": scheduler.state_dict()}
-    dcp.save(tree, checkpoint_id=folder)
-
-
-def load(folder: str, model: nn.Module, optimizer: Lion, scheduler: CosineAnnealingLR) -> None:
-    """Into objects as built: their state dicts tell each process what to read."""
-    weights, state = get_state_dict(model, optimizer)
-    tree = {"model": weights, "optimizer": state, "scheduler": scheduler.state_dict()}
-    dcp.load(tree, checkpoint_id=folder)
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
-    scheduler.load_state_dict(tree["scheduler"])
+def state(model: nn.Module, optimizer: Lion, scheduler: CosineAnnealingLR) -> dict:
+    """What a checkpoint keeps; also tells what to read from one."""
+    weights, momenta = get_state_dict(model, optimizer)
+    return {"model": weights, "optimizer": momenta, "scheduler": scheduler.state_dict()}
 
 
 def say(text: str) -> None:
@@ -78,20 +69,23 @@ def say(text: str) -> None:
 
 
 def main(folder: str) -> None:
-    run = build()
-    before = loss_at(run[0], STEPS).item()
+    model, optimizer, scheduler = run = build()
+    before = loss_at(model, STEPS).item()
     train(*run, range(SAVED_AT))
-    save(folder, *run)
+    dcp.save(state(*run), checkpoint_id=folder)
     train(*run, range(SAVED_AT, STEPS))
-    say(f"loss {before:.4f} -> {loss_at(run[0], STEPS).item():.4f}")
-    weight = run[0][0].weight
-    momentum = run[1].state[weight]["exp_avg"]
+    say(f"loss {before:.4f} -> {loss_at(model, STEPS).item():.4f}")
+    momentum = optimizer.state[model[0].weight]["exp_avg"]
     say(f"momentum {tuple(momentum.shape)}, of it here {tuple(momentum.to_local().shape)}")
 
-    resumed = build()
-    load(folder, *resumed)
-    train(*resumed, range(SAVED_AT, STEPS))
-    pairs = zip(resumed[0].parameters(), run[0].parameters(), strict=True)
+    resumed, optimizer, scheduler = run = build()
+    saved = state(*run)
+    dcp.load(saved, checkpoint_id=folder)
+    states = {"model_state_dict": saved["model"], "optim_state_dict": saved["optimizer"]}
+    set_state_dict(resumed, optimizer, **states)
+    scheduler.load_state_dict(saved["scheduler"])
+    train(*run, range(SAVED_AT, STEPS))
+    pairs = zip(resumed.parameters(), model.parameters(), strict=True)
     same = all(torch.equal(one.to_local(), other.to_local()) for one, other in pairs)
     say(f"resumed at step {SAVED_AT}, the same weights: {same}")
 
