@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from liontool.optim import _foreign, _options, _scalars
+from liontool.optim import _dispatch, _foreign, _options, _scalars
 from liontool.optim._entries import adopted
 from liontool.optim._foreign import Dropped
 from liontool.optim._member import Entry, Group, Member
@@ -37,6 +37,7 @@ def load(
     Raises:
         ValueError: It is Adam's state or no Lion's, it does not fit the parameters, or an option
             has an illegal value. Then the optimizer is as it was.
+        RuntimeError: The groups say `fused=True`, and there is no kernel for the parameters.
     """
     dropped = Dropped()
     state: dict[Any, Entry] = {}
@@ -85,6 +86,7 @@ def _completed(live: Group, saved: Mapping[str, Any], dropped: Dropped) -> Group
     _options.check_reference_lr(group)
     for param in live["params"]:
         _options.check_dtype(param, group)
+        _dispatch.check_fused(param, group)
     device = _scalars.counter_device({**group, "params": live["params"]})
     for name in ("step", "micro_step"):
         group[name] = _scalars.counter(group[name], device)
