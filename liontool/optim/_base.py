@@ -194,7 +194,6 @@ class LionBase(Optimizer):
         return loss
 
     def _advance(self) -> None:
-        fresh = not torch.compiler.is_compiling() and not self.state
         for group in self.param_groups:
             self._init_group(group)
         batches = self._batches()
@@ -204,23 +203,28 @@ class LionBase(Optimizer):
             batches, getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         )
         if gate.hold is not True:
-            self._update(batches, gate, fresh)
+            self._update(batches, gate)
         _averages.average(batches, gate)
         self._count(batches, gate)
 
-    def _update(self, batches: list[Batch], gate: _gradients.Gate, fresh: bool) -> None:
+    def _update(self, batches: list[Batch], gate: _gradients.Gate) -> None:
         recording = self.__dict__.get("_metrics") is not None
         counts = _agreement.set_sizes(batches, always=recording)
-        watched = batches if recording else _telemetry.may_stall(batches) if fresh else []
-        watch = _telemetry.Watch(watched) if watched else None
+        watch = _telemetry.Watch(batches) if recording else self._watch_for_stall(batches)
         for batch in batches:
             _update.update(batch, gate.stay)
-        if watch is not None:
-            vanished = watch.vanished()
-            if recording:
-                self._metrics = _telemetry.metrics(batches, counts, vanished, gate.skip)
-            else:
-                _telemetry.warn_if_stalled(watched, vanished)
+        if recording and watch is not None:
+            self._metrics = _telemetry.metrics(batches, counts, watch.vanished(), gate.skip)
+        elif watch is not None:
+            _telemetry.warn_if_stalled(watch)
+
+    def _watch_for_stall(self, batches: list[Batch]) -> _telemetry.Watch | None:
+        """Of the first step that moves weights, those that may be too coarse for their updates."""
+        if torch.compiler.is_compiling() or self.__dict__.get("_has_moved"):
+            return None
+        self._has_moved = any(_scalars.is_moving(batch.group) for batch in batches)
+        coarse = _telemetry.may_stall(batches)
+        return _telemetry.Watch(coarse) if coarse else None
 
     def _count(self, batches: list[Batch], gate: _gradients.Gate) -> None:
         for batch in batches:

@@ -25,6 +25,12 @@ def learning_rate(group: Group) -> Scalar:
     return lr.double().reshape(())
 
 
+def is_moving(group: Group) -> bool:
+    """Whether the lr of a group is not 0, as far as that can be told without waiting."""
+    lr = learning_rate(group)
+    return isinstance(lr, Tensor) or lr != 0
+
+
 def coefficients(group: Group) -> Coefficients:
     """The coefficients of the step that a group is about to do."""
     weight_decay = float(group["weight_decay"])

@@ -55,9 +55,7 @@ def metrics(
 
 
 def may_stall(batches: list[Batch]) -> list[Batch]:
-    """The groups whose weights may be too coarse for their updates. None while compiling."""
-    if torch.compiler.is_compiling():
-        return []
+    """The groups whose weights may be too coarse for their updates, and can be looked at."""
     return [
         batch
         for batch in batches
@@ -67,16 +65,15 @@ def may_stall(batches: list[Batch]) -> list[Batch]:
     ]
 
 
-def warn_if_stalled(batches: list[Batch], vanished: list[Tensor]) -> None:
+def warn_if_stalled(watch: Watch) -> None:
     """Warn if rounding took most of the updates of half-precision weights."""
-    worst = max(float(share) for share in vanished)
+    worst = max(float(share) for share in watch.vanished())
     if worst > 0.5:
-        dtype = next(p.weight.dtype for p in every_piece(batches) if p.weight.dtype in HALVES)
         warnings.warn(
-            f"{worst:.0%} of the updates of {dtype} weights were rounded away: lr is too small for "
-            "the dtype; rounding='split' (2 bytes a weight more) or 'stochastic' keeps them, for "
-            "bfloat16",
-            stacklevel=4,
+            f"{worst:.0%} of the updates of half-precision weights were rounded away: lr is too "
+            "small for their dtype; for bfloat16, rounding='split' (2 bytes a weight more) or "
+            "'stochastic' keeps them",
+            stacklevel=6,
         )
 
 

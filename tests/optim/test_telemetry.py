@@ -117,12 +117,23 @@ def test_vanishing_updates_warn_once() -> None:
     param = Parameter(torch.ones(8, dtype=torch.bfloat16))
     optimizer = Lion([param], lr=1e-4)
     param.grad = torch.ones_like(param)
-    with pytest.warns(UserWarning, match=r"100% of the updates of torch.bfloat16 weights"):
+    with pytest.warns(UserWarning, match=r"100% of the updates of half-precision weights"):
         optimizer.step()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.step()
     assert torch.equal(param, torch.ones_like(param))
+
+
+def test_a_warm_up_from_zero_warns_when_it_moves() -> None:
+    """Steps with lr 0 tell nothing; the first other one does."""
+    param = Parameter(torch.ones(8, dtype=torch.bfloat16))
+    optimizer = Lion([param], lr=0.0)
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 1e-4
+    with pytest.warns(UserWarning, match="rounded away: lr is too small"):
+        optimizer.step()
 
 
 @pytest.mark.parametrize("options", [{"lr": 0.1}, {"lr": 1e-4, "rounding": "split"}], ids=str)
