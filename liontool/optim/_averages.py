@@ -30,7 +30,7 @@ def _moved(average: Average, momentum: reference.Scalar) -> Tensor:
 
 
 def _momentum(group: Group) -> reference.Scalar:
-    """Weight of the old average: 0 until the first step is done, so that it starts as the weights."""
+    """Weight of the old average: 0 in the first step, so that it starts as the weights."""
     step = _scalars.counted(group, "step")
     if isinstance(step, Tensor):
         return (step != 0).double() * float(group["ema_momentum"])

@@ -204,6 +204,7 @@ class LionBase(Optimizer):
         )
         if gate.hold is not True:
             self._update(batches, gate)
+            _gradients.clear_sums(batches, gate)
         _averages.average(batches, gate)
         self._count(batches, gate)
 

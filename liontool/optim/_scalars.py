@@ -1,4 +1,4 @@
-"""The numbers of a parameter group, in float64; a tensor where reading it would wait for a device."""
+"""The numbers of a parameter group, in float64; tensors where reading would wait for a device."""
 
 from __future__ import annotations
 

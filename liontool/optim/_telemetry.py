@@ -79,8 +79,9 @@ def warn_if_stalled(watch: Watch) -> None:
 
 def _is_updated(piece: Piece, batch: Batch) -> Tensor:
     factors = _scalars.coefficients(batch.group)
-    update = reference.mixed_sign(piece.grad, piece.wide_exp_avg(), factors)
-    return reference.step_sizes(update, piece.grad, piece.size) * update != 0
+    direction = piece.direction()
+    update = reference.mixed_sign(direction, piece.wide_exp_avg(), factors)
+    return reference.step_sizes(update, direction, piece.size) * update != 0
 
 
 def _share(pairs: list[Tensor]) -> Tensor:
