@@ -21,7 +21,7 @@ from liontool.optim.rounding import combined
 
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "rounding.py"
 SHAPES = [(), (1,), (7, 9), (2, 3, 5, 4), (1003,)]
-LOST = "of the updates of torch.bfloat16 weights were rounded away"
+LOST = "of the updates of half-precision weights were rounded away"
 
 
 def _picture() -> ModuleType:
