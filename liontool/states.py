@@ -7,7 +7,7 @@ save and load.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,8 @@ LAYOUTS: tuple[Layout, ...] = (
             "maximize foreach differentiable fused"),
     _layout("AdamW (transformers)", "step exp_avg exp_avg_sq",
             "betas eps weight_decay correct_bias"),
+    # Versions that hide their tensors also have `alpha` in all groups of two moments.
+    _layout("Lion (bitsandbytes)", f"step {NESTED_STATE}", "betas eps weight_decay"),
     _layout("AdamW (bitsandbytes)", "step", "betas eps weight_decay",
             "state1 state2 qmap1 qmap2 absmax1 absmax2 max1 max2 new_max1 new_max2 unorm_vec"
             " gnorm_vec __bnb_optimizer_quant_state__", "alpha t_alpha t_beta3 is_paged"),
@@ -126,8 +128,7 @@ LAYOUTS: tuple[Layout, ...] = (
     _layout("Lion (timm)", "exp_avg", "betas weight_decay caution", "",
             "maximize foreach corrected_weight_decay max_lr_snapshot"),
     _layout("Lion (bitsandbytes)", "state1", "betas eps weight_decay",
-            f"step qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec {NESTED_STATE}",
-            "alpha t_alpha t_beta3 is_paged"),
+            "step qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec"),
     _layout("Lion (flashoptim)", "", "betas weight_decay master_bytewidth quantize",
             "step error_bits exp_avg exp_avg::quantized exp_avg::scales"),
     _layout("Lion (DeepSpeed)", "step exp_avg exp_avg_sq", "betas weight_decay", "",
@@ -252,11 +253,13 @@ def recognise(
 
     Args:
         groups: The parameter groups as mappings, with or without `params`.
-        states: Each parameter's state or its keys; empty ones say nothing.
+        states: The keys of each parameter's state; empty ones say nothing.
     """
     held = [dict(group) for group in groups]
-    kept = [_state_keys(state) for state in states if len(state)]
+    kept = [frozenset(map(str, state)) for state in states if len(state)]
     kind = next((layout.kind for layout in LAYOUTS if _fits(layout, held, kept)), "unknown")
+    if kind == "Lion (bitsandbytes)" and not all(map(is_lion_of_bitsandbytes, held)):
+        kind = "unknown"
     if kind != ADAMW.kind:
         return Recognition(kind, differing=_differences(held, kept))
     marks = [group.get("decoupled_weight_decay") for group in held]
@@ -265,9 +268,13 @@ def recognise(
     return Recognition("AdamW", assumed=any(mark is None for mark in marks))
 
 
-def _state_keys(state: Collection[str]) -> frozenset[str]:
-    nested = state.get(NESTED_STATE) if isinstance(state, Mapping) else None
-    return frozenset(map(str, state)) | frozenset(nested or ())
+def is_lion_of_bitsandbytes(group: Mapping[str, Any]) -> bool:
+    """Whether no other optimizer of one moment has such a group.
+
+    Its SGD, RMSprop, Adagrad and LARS keep the same keys, but have an eps or no second beta.
+    """
+    betas = group.get("betas")
+    return not group.get("eps") and (not isinstance(betas, Sequence) or betas[-1] != 0)
 
 
 def _fits(layout: Layout, groups: list[dict[str, Any]], states: list[frozenset[str]]) -> bool:

@@ -19,6 +19,7 @@ from liontool.states import (
     MOMENT,
     NESTED_STATE,
     Dialect,
+    is_lion_of_bitsandbytes,
 )
 
 
@@ -124,7 +125,7 @@ def _drop_second_moment(
 def _momentum(key: Any, left: dict[str, Any], member: Member) -> Tensor:
     """The momentum under another name or in another code, taken out of `left`."""
     found = ", ".join(map(repr, left))
-    if "state1" in left and _is_lion_of_bitsandbytes(member.saved):
+    if "state1" in left and "eps" in member.saved and is_lion_of_bitsandbytes(member.saved):
         state: Tensor = left.pop("state1")
         if state.is_floating_point():
             return state
@@ -138,11 +139,6 @@ def _momentum(key: Any, left: dict[str, Any], member: Member) -> Tensor:
         f"parameter {key}: optimizer state has no tensor '{MOMENT}', found {found}; "
         "only a Lion's state can be loaded"
     )
-
-
-def _is_lion_of_bitsandbytes(group: Mapping[str, Any]) -> bool:
-    """Its SGD, RMSprop, Adagrad and LARS keep the same keys, with an eps or without a beta2."""
-    return group.get("eps") == 0 and group["betas"][1] > 0
 
 
 def _residual(name: str, correction: Tensor, member: Member) -> Tensor:
