@@ -7,7 +7,7 @@ save and load.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,10 +59,10 @@ NESTED_STATE = "__bnb_optimizer_quant_state__"
 
 _LION_STATE = "step residual ema accumulator"
 _LION_GROUP = (
-    "horizon reference_lr step micro_step rounding_seed cautious_factor decoupled_weight_decay"
-    " rounding state_dtype nonfinite maximize foreach fused capturable differentiable clipnorm"
-    " clipvalue global_clipnorm use_ema ema_momentum ema_overwrite_frequency loss_scale_factor"
-    " gradient_accumulation_steps"
+    "horizon reference_lr step micro_step rounding_seed cautious_factor cautious_wd"
+    " decoupled_weight_decay rounding state_dtype nonfinite maximize foreach fused capturable"
+    " differentiable clipnorm clipvalue global_clipnorm use_ema ema_momentum"
+    " ema_overwrite_frequency loss_scale_factor gradient_accumulation_steps"
 )
 
 # Taken in order: the first that fits is the answer, so whoever keeps least stands last.
@@ -101,11 +101,15 @@ LAYOUTS: tuple[Layout, ...] = (
             "maximize foreach differentiable fused"),
     _layout("AdamW (transformers)", "step exp_avg exp_avg_sq",
             "betas eps weight_decay correct_bias"),
-    # Versions that hide their tensors also have `alpha` in all groups of two moments.
+    # Where bitsandbytes hides its tensors, two moments are told by `alpha`.
     _layout("Lion (bitsandbytes)", f"step {NESTED_STATE}", "betas eps weight_decay"),
-    _layout("AdamW (bitsandbytes)", "step", "betas eps weight_decay",
-            "state1 state2 qmap1 qmap2 absmax1 absmax2 max1 max2 new_max1 new_max2 unorm_vec"
-            " gnorm_vec __bnb_optimizer_quant_state__", "alpha t_alpha t_beta3 is_paged"),
+    _layout("Lion (bitsandbytes)", "step state1", "betas eps weight_decay",
+            "qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec"),
+    _layout("AdamW (bitsandbytes)", f"step {NESTED_STATE}", "betas eps weight_decay alpha", "",
+            "t_alpha t_beta3"),
+    _layout("AdamW (bitsandbytes)", "step state1 state2", "betas eps weight_decay",
+            "qmap1 qmap2 absmax1 absmax2 max1 max2 new_max1 new_max2 unorm_vec gnorm_vec",
+            "alpha t_alpha t_beta3 is_paged"),
     _layout("AdamW (timm)", "step exp_avg exp_avg_sq", "betas eps weight_decay amsgrad caution",
             "max_exp_avg_sq", "foreach maximize capturable corrected_weight_decay"),
     _layout("AdamW (optimi)", "exp_avg exp_avg_sq kahan_comp",
@@ -127,14 +131,10 @@ LAYOUTS: tuple[Layout, ...] = (
             "step foreach maximize use_gc adanorm adanorm_r cautious r"),
     _layout("Lion (timm)", "exp_avg", "betas weight_decay caution", "",
             "maximize foreach corrected_weight_decay max_lr_snapshot"),
-    _layout("Lion (bitsandbytes)", "state1", "betas eps weight_decay",
-            "step qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec"),
     _layout("Lion (flashoptim)", "", "betas weight_decay master_bytewidth quantize",
             "step error_bits exp_avg exp_avg::quantized exp_avg::scales"),
     _layout("Lion (DeepSpeed)", "step exp_avg exp_avg_sq", "betas weight_decay", "",
             "amsgrad step"),
-    _layout("Lion (lion-pytorch)", "exp_avg", "betas weight_decay cautious_wd", "",
-            "cautious_factor"),
     _layout("LionSF", "exp_avg", "betas weight_decay pow", _LION_STATE, f"agreement {_LION_GROUP}"),
     _layout("Lion", "exp_avg", "betas weight_decay", _LION_STATE, _LION_GROUP),
 )  # fmt: skip
@@ -193,7 +193,6 @@ DIALECTS = (
     Dialect("torch", _keys("amsgrad"), idle=ADAM_GROUP_KEYS - {"maximize"}),
     Dialect("bitsandbytes", _keys("eps"), idle=_keys("eps alpha t_alpha t_beta3")),
     Dialect("lion-sf", _keys("pow"), idle=_keys("agreement"), rules={"pow": 0.0}),
-    Dialect("lion-pytorch", _keys("cautious_wd"), rules={"cautious_wd": False}),
     Dialect(
         "optimi",
         _keys("beta1 beta2"),
@@ -258,8 +257,6 @@ def recognise(
     held = [dict(group) for group in groups]
     kept = [frozenset(map(str, state)) for state in states if len(state)]
     kind = next((layout.kind for layout in LAYOUTS if _fits(layout, held, kept)), "unknown")
-    if kind == "Lion (bitsandbytes)" and not all(map(is_lion_of_bitsandbytes, held)):
-        kind = "unknown"
     if kind != ADAMW.kind:
         return Recognition(kind, differing=_differences(held, kept))
     marks = [group.get("decoupled_weight_decay") for group in held]
@@ -273,13 +270,13 @@ def is_lion_of_bitsandbytes(group: Mapping[str, Any]) -> bool:
 
     Its SGD, RMSprop, Adagrad and LARS keep the same keys, but have an eps or no second beta.
     """
-    betas = group.get("betas")
-    return not group.get("eps") and (not isinstance(betas, Sequence) or betas[-1] != 0)
+    return group.get("eps") == 0 and group["betas"][1] > 0
 
 
 def _fits(layout: Layout, groups: list[dict[str, Any]], states: list[frozenset[str]]) -> bool:
     return (
         bool(groups)
+        and (layout.kind != "Lion (bitsandbytes)" or all(map(is_lion_of_bitsandbytes, groups)))
         and all(layout.group <= group.keys() for group in groups)
         and all(_owned(group) <= layout.group | layout.group_extra for group in groups)
         and all(layout.state <= state for state in states)

@@ -88,6 +88,9 @@ def _refuse_nameless(saved: Mapping[Any, Any], entries: Mapping[Any, Entry]) -> 
 
 def _read(key: Any, saved: Mapping[str, Any], member: Member, dropped: Dropped) -> Entry:
     """An entry by our names, without what the loaded options do not ask for."""
+    if not isinstance(saved, Mapping):
+        kind = type(saved).__name__
+        raise ValueError(f"parameter {key}: its state is a {kind}, must be a dict of tensors")
     # For what it has not found in a flattened state dict, DCP has {}.
     found = {name: value for name, value in saved.items() if not _is_empty(value)}
     if not found:

@@ -125,7 +125,7 @@ def _drop_second_moment(
 def _momentum(key: Any, left: dict[str, Any], member: Member) -> Tensor:
     """The momentum under another name or in another code, taken out of `left`."""
     found = ", ".join(map(repr, left))
-    if "state1" in left and "eps" in member.saved and is_lion_of_bitsandbytes(member.saved):
+    if "state1" in left and is_lion_of_bitsandbytes(member.saved):
         state: Tensor = left.pop("state1")
         if state.is_floating_point():
             return state

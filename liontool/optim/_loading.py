@@ -88,7 +88,7 @@ def _completed(live: Group, saved: Mapping[str, Any], dropped: Dropped) -> Group
         _options.check_dtype(param, group)
         _dispatch.check_fused(param, group)
     device = _scalars.counter_device({**group, "params": live["params"]})
-    for name in ("step", "micro_step"):
+    for name in _scalars.COUNTERS:
         group[name] = _scalars.counter(group[name], device)
     return group
 

@@ -45,9 +45,10 @@ class Member(NamedTuple):
             )
         if _sharding_of(value) != _sharding_of(self.param):
             raise ValueError(
-                f"parameter {key}: '{name}' is not sharded as the parameter is; load with "
-                "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, and "
-                "StateDictOptions(full_state_dict=True) if the state is whole"
+                f"parameter {key}: '{name}' is not sharded as the parameter is; construct the "
+                "optimizer with the options that it was saved with, call optimizer.init_state(), "
+                "and load with torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, "
+                "with StateDictOptions(full_state_dict=True) if the state is whole"
             )
 
     def laid_out(self, local: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from liontool.optim import Lion, LionSF, rounding
+from liontool.optim import Lion, LionSF, _dequantise, rounding
+from liontool.states import COMMON_GROUP_KEYS, LAYOUTS, LION_STATE, recognise
 from support.lions import give_gradients, parameters
 
 SHAPES = ((33, 130), (5,))
@@ -390,6 +391,16 @@ def test_error_bits_are_not_lost_in_silence() -> None:
         Lion(_params()).load_state_dict(saved)
 
 
+def test_residual_of_wide_weights() -> None:
+    """It is that of split rounding; what bfloat16 weights cannot be completed to is left out."""
+    wide = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    high, low = rounding.split(wide)
+    assert torch.equal(_dequantise.residual(high, wide), low)
+    weight = torch.tensor([1.0, 1.0, 1.0, -1.0, float("inf"), 1.0], dtype=torch.bfloat16)
+    wide = torch.tensor([2.0, 0.5, -1.0, 1.0, 1.0, float("nan")])
+    assert _dequantise.residual(weight, wide).tolist() == [0x7FFF, -0x8000, 0, 0, 0, 0]
+
+
 def test_lion_sf_into_lion() -> None:
     """Our own two read each other's state; the exponent that Lion lacks is named."""
     first = LionSF(_params(), pow=0.5)
@@ -400,3 +411,57 @@ def test_lion_sf_into_lion() -> None:
     with pytest.warns(UserWarning, match=drops):
         ours.load_state_dict(first.state_dict())
     assert all(map(torch.equal, _momenta(ours), _momenta(first)))
+
+
+SAVED_BY = {
+    "lion_pytorch.Lion": "Lion",
+    "lion_pytorch.cautious_lion.Lion": "Lion",
+    "optimi.Lion": "Lion (optimi)",
+    "pytorch_optimizer.Lion": "Lion (pytorch-optimizer)",
+    "bitsandbytes.optim.Lion": "Lion (bitsandbytes)",
+    "bitsandbytes.optim.Lion8bit": "Lion (bitsandbytes)",
+    "bitsandbytes.optim.RMSprop": "unknown",
+    "bitsandbytes.optim.AdamW": "AdamW (bitsandbytes)",
+    "liontool.optim.Lion": "Lion",
+    "liontool.optim.LionSF": "LionSF",
+}
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("nested", [True, False], ids=["", "as in the optimizer"])
+@pytest.mark.parametrize("path", SAVED_BY)
+def test_tables_tell_what_is_saved(path: str, nested: bool) -> None:
+    """Every Lion is known by the keys that it saves."""
+    optimizer = _trained(path)
+    saved = optimizer.state_dict() if nested else torch.optim.Optimizer.state_dict(optimizer)
+    assert recognise(saved["param_groups"], saved["state"].values()).kind == SAVED_BY[path]
+
+
+@pytest.mark.parametrize("kind", [Lion, LionSF])
+def test_tables_list_all_that_we_keep(kind: Any) -> None:
+    """Group keys and state of ours with every option on."""
+    optimizer = kind(
+        _params(torch.bfloat16), rounding="split", use_ema=True, gradient_accumulation_steps=2
+    )
+    optimizer.init_state()
+    layout = next(layout for layout in LAYOUTS if layout.kind == kind.__name__)
+    keys = optimizer.param_groups[0].keys() - COMMON_GROUP_KEYS
+    assert keys == layout.group | layout.group_extra
+    assert optimizer.state[parameters(optimizer)[0]].keys() == set(LION_STATE)
+    assert set(LION_STATE) | {"step"} == layout.state | layout.state_extra
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("google/automl", "Lion"),
+        ("timm", "Lion (timm)"),
+        ("DeepSpeed FusedLion", "Lion"),
+        ("DeepSpeed CPULion", "Lion (DeepSpeed)"),
+        ("FlashLion", "Lion (flashoptim)"),
+    ],
+)
+def test_tables_tell_the_sources(source: str, kind: str) -> None:
+    """Those too that are not run here."""
+    saved = SOURCES[source]
+    assert recognise(saved["param_groups"], saved["state"].values()).kind == kind

@@ -404,6 +404,14 @@ def test_state_of_the_wrong_kind_is_refused(name: str, value: Any, message: str)
         Lion(_params()).load_state_dict(saved)
 
 
+def test_state_that_is_no_dict_is_refused() -> None:
+    """As some optimizers keep lists."""
+    saved = _converted()
+    saved["state"][1] = [torch.ones(4)]
+    with pytest.raises(ValueError, match="parameter 1: its state is a list, must be a dict of"):
+        Lion(_params()).load_state_dict(saved)
+
+
 def test_real_momentum_of_complex_weights_is_refused() -> None:
     """Half of it would be made up."""
     optimizer = Lion([Parameter(torch.ones(3, dtype=torch.complex64))])
