@@ -204,7 +204,7 @@ class LionBase(Optimizer):
         )
         if gate.hold is not True:
             self._update(batches, gate)
-            _gradients.clear_sums(batches, gate)
+            _gradients.clear_sums(self._sums(), gate)
         _averages.average(batches, gate)
         self._count(batches, gate)
 
@@ -277,6 +277,12 @@ class LionBase(Optimizer):
             residual=None if residual is None else reals(residual),
             accumulator=None if accumulator is None else reals(accumulator),
         )
+
+    def _sums(self) -> list[Tensor]:
+        # Of every parameter: as in Keras, whoever has no gradient in the last micro-step loses it.
+        params = [param for group in self.param_groups for param in group["params"]]
+        states = [self.state[param] for param in params if param in self.state]
+        return [reals(state["accumulator"]) for state in states if "accumulator" in state]
 
     def _averages_of(self, group: Group) -> list[Average]:
         if not group["use_ema"]:

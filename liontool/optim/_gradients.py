@@ -61,12 +61,10 @@ def prepare(batches: list[Batch], grad_scale: Tensor | None, found_inf: Tensor |
     return gate
 
 
-def clear_sums(batches: list[Batch], gate: Gate) -> None:
+def clear_sums(sums: list[Tensor], gate: Gate) -> None:
     """Forget the gradients that were summed up, once they have had their effect."""
-    for piece in every_piece(batches):
-        if piece.accumulator is not None:
-            zeros = torch.zeros_like(piece.accumulator)
-            piece.accumulator.copy_(keep(piece.accumulator, zeros, gate.stay))
+    for total in sums:
+        total.copy_(keep(total, torch.zeros_like(total), gate.stay))
 
 
 def _transform(pieces: list[Piece], transform: Callable[[Tensor], Tensor]) -> None:

@@ -30,6 +30,7 @@ def update(batch: Batch, stay: bool | Tensor) -> None:
             [_source(piece.wide_exp_avg(), batch.group) for piece in pieces],
             [piece.size for piece in pieces],
             factors,
+            batch.group["cautious_wd"],
         )
         for piece, weight, exp_avg in zip(pieces, weights, exp_avgs, strict=True):
             piece.exp_avg.copy_(keep(piece.exp_avg, exp_avg, stay))

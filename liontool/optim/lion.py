@@ -40,6 +40,8 @@ class Lion(LionBase):
         cautious_factor: What an update counts that points against its gradient, before all are
             scaled to count 1 on average (https://arxiv.org/abs/2411.16085); 1 is off, 0 masks
             them. All are scaled by at most 1e5.
+        cautious_wd: Take the decay off only where the update makes the weight smaller
+            (https://arxiv.org/abs/2510.12402).
         decoupled_weight_decay: `weight_decay` is the part per step at the first lr of the group,
             kept there as `reference_lr`: the decay is `1 - lr / reference_lr * weight_decay`.
         rounding: How a new weight gets into bfloat16: to the `"nearest"`, which loses updates
@@ -92,6 +94,7 @@ class Lion(LionBase):
         weight_decay: float = 0.0,
         *,
         cautious_factor: float = 1.0,
+        cautious_wd: bool = False,
         decoupled_weight_decay: bool = False,
         rounding: str = "nearest",
         state_dtype: torch.dtype | str | None = None,

@@ -58,6 +58,7 @@ class LionSF(LionBase):
         weight_decay: float = 0.0,
         *,
         cautious_factor: float = 1.0,
+        cautious_wd: bool = False,
         decoupled_weight_decay: bool = False,
         rounding: str = "nearest",
         state_dtype: torch.dtype | str | None = None,

@@ -217,14 +217,6 @@ def test_hardly_anything_agrees(name: str, option: dict[str, Any], largest: int)
     assert moved["ours"] == pytest.approx(100_000, rel=1e-3)
 
 
-def test_cautious_weight_decay() -> None:
-    """There a weight that the update makes larger does not decay; here the option is unknown."""
-    theirs = CautiousLion([parameter(1.0, -1.0)], lr=0.25, weight_decay=1.0, cautious_wd=True)
-    assert stepped(theirs, [1.0, 1.0])[0].tolist() == [0.5, -1.25]
-    with pytest.raises(TypeError, match="cautious_wd"):
-        Lion([parameter(1.0)], cautious_wd=True)  # type: ignore[call-arg]
-
-
 AGREEMENTS = {"tensor": True, "group": True, "tensor_signed": False, "group_signed": False}
 
 

@@ -21,6 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "decoupled": {"weight_decay": 0.01, "decoupled_weight_decay": True},
     "masked": {"cautious_factor": 0.0, "weight_decay": 0.1},
     "cautious": {"cautious_factor": 0.5},
+    "cautious decay": {"cautious_wd": True, "weight_decay": 0.5, "cautious_factor": 0.3},
     "maximize": {"maximize": True},
     "clipvalue": {"clipvalue": 0.3},
     "clipnorm": {"clipnorm": 0.5},

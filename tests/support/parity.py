@@ -83,6 +83,7 @@ CASES = [
     Case("lion-pytorch, foreach", DECAY),
     Case("lion-pytorch, cautious", {**DECAY, "cautious_factor": 0.0}),
     Case("lion-pytorch, cautious", {**DECAY, "cautious_factor": 0.5}),
+    Case("lion-pytorch, cautious", {**DECAY, "cautious_factor": 0.5, "cautious_wd": True}),
     Case("lion-sf", DECAY, sf=True),
     Case("lion-sf", {**DECAY, "pow": 2.0}, sf=True),
     Case("lion-sf", {**DECAY, "pow": 0.5}, sf=True),

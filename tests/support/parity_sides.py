@@ -95,12 +95,6 @@ SIDES = [
         "lion-pytorch's 1e-5, to equal it.",
     ),
     Side(
-        "cautious_weight_decay",
-        "lion-pytorch, cautious",
-        "`cautious_wd` decays only weights that the update shrinks too.",
-        "Not there; a TypeError says so.",
-    ),
-    Side(
         "disagreement",
         "lion-sf",
         "Signs that all disagree count as much as signs that all agree: full speed.",
