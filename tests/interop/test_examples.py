@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,9 +90,16 @@ def test_example(name, tmp_path):
         assert re.search(f"^{line}", printed, re.MULTILINE), printed
 
 
-def test_step_in_backward_equals_one_lion():
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"gradient_accumulation_steps": 2}, {"clipnorm": 0.01}],
+    ids=["plain", "accumulation", "clipnorm"],
+)
+def test_step_in_backward_equals_one_lion(options, monkeypatch):
     """Stepping inside backward gives the bits of one Lion over all parameters."""
     example = runpy.run_path(str(EXAMPLES / "step_in_backward.py"))
+    lion = partial(Lion, **options)
+    monkeypatch.setitem(example["step_in_backward"].__globals__, "Lion", lion)
     steps = 10
     inside = example["network"]()
     example["train"](inside, example["step_in_backward"](inside), range(steps))
@@ -100,7 +108,7 @@ def test_step_in_backward_equals_one_lion():
     matrices = [param for param in plain.parameters() if param.ndim >= 2]
     vectors = [param for param in plain.parameters() if param.ndim < 2]
     groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = Lion(groups, lr=example["LR"], weight_decay=example["WEIGHT_DECAY"])
+    optimizer = lion(groups, lr=example["LR"], weight_decay=example["WEIGHT_DECAY"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=example["STEPS"])
     for step in range(steps):
         optimizer.zero_grad()
