@@ -9,19 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BNB_BLOCK = 256
-FLASH_BLOCK = 32
+_BNB_BLOCKS = (256, 2048)  # 2048 before version 0.44
+_FLASH_BLOCKS = (32,)
 
 
 def blockwise(codes: Tensor, levels: Tensor, scales: Tensor) -> Tensor:
-    """bitsandbytes' 8-bit numbers: a table of levels in [-1, 1], one scale for 256 elements."""
-    return _scaled(levels.float()[codes.long()], scales, BNB_BLOCK)
+    """bitsandbytes' 8-bit numbers: a table of levels in [-1, 1], a scale for 256 elements."""
+    return _scaled(levels.float()[codes.long()], scales, _BNB_BLOCKS)
 
 
 def softsign(codes: Tensor, scales: Tensor) -> Tensor:
     """FlashOptim's 8-bit numbers: y = 2x / (1 + |x|) in steps of 1/127, a scale for 32 elements."""
     squeezed = codes.float() / 127
-    return _scaled(squeezed / (2 - squeezed.abs()), scales, FLASH_BLOCK)
+    return _scaled(squeezed / (2 - squeezed.abs()), scales, _FLASH_BLOCKS)
 
 
 def corrected(weight: Tensor, error: Tensor, steps: int) -> Tensor:
@@ -53,6 +53,13 @@ def residual(weight: Tensor, wide: Tensor) -> Tensor:
     return torch.where(fits, low, 0).to(torch.int16)
 
 
-def _scaled(values: Tensor, scales: Tensor, block: int) -> Tensor:
-    each = scales.float().reshape(-1).repeat_interleave(block)[: values.numel()]
-    return values * each.reshape(values.shape)
+def _scaled(values: Tensor, scales: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    """Values by the scale of their block, whose size the number of scales tells."""
+    for block in blocks:
+        if scales.numel() == -(-values.numel() // block):
+            each = scales.float().reshape(-1).repeat_interleave(block)[: values.numel()]
+            return values * each.reshape(values.shape)
+    raise ValueError(
+        f"8-bit state of {values.numel()} elements has {scales.numel()} scales, must have one for "
+        f"{' or '.join(map(str, blocks))} elements"
+    )

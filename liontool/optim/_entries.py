@@ -112,12 +112,13 @@ def _is_empty(value: Any) -> bool:
 
 def _refuse_lost(key: str, entry: Entry, member: Member) -> None:
     """Raise where a flattened state dict holds what the live optimizer had no name for."""
+    known = entry.keys() | _state.dtypes(member.param, member.live).keys()
     for name, option in _ASKED_BY.items():
-        asked, had = member.group[option], member.live[option]
-        if name not in entry and member.keeps(name) and asked != had:
+        if name not in known and member.keeps(name):
             raise ValueError(
                 f"parameter {key}: '{name}' was not read from the flattened state dict; construct "
-                f"the optimizer with {option}={asked!r}, as it was saved, before loading"
+                f"the optimizer with {option}={member.group[option]!r}, as it was saved, before "
+                "loading"
             )
 
 

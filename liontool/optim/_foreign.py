@@ -98,7 +98,7 @@ def entry(key: Any, saved: Mapping[str, Any], member: Member, dropped: Dropped) 
         correction = left.pop(name)
         if not isinstance(correction, Tensor) or correction.shape != member.param.shape:
             continue  # optimi keeps None or one element where there is none
-        if member.keeps("residual"):
+        if member.keeps("residual") and correction.dtype != torch.float16:
             member.check(key, name, correction)
             ours["residual"] = _residual(name, correction, member)
         else:
@@ -113,7 +113,7 @@ def _drop_second_moment(
 ) -> None:
     """Raise if the state is Adam's. DeepSpeed's CPULion, alone, has zeros in that place."""
     for name in ADAM_MOMENTS & left.keys():
-        if name != "exp_avg_sq" or "eps" in group or bool(left[name].count_nonzero()):
+        if name != "exp_avg_sq" or "eps" in group or torch.any(left[name]):
             raise ValueError(
                 f"parameter {key}: optimizer state holds '{name}', which is Adam's; convert the "
                 "checkpoint first: liontool convert CHECKPOINT --lr-ratio R"
@@ -148,6 +148,7 @@ def _residual(name: str, correction: Tensor, member: Member) -> Tensor:
     if name == "kahan_comp":
         wide = weight.float() + correction.float()
     elif member.saved.get("master_bytewidth") == 4:
+        # int16 under the name of bfloat16, so that torch's loader leaves it alone.
         wide = _dequantise.corrected(weight, correction.view(torch.int16), 32767)
     else:
         wide = _dequantise.corrected(weight, correction, 127)

@@ -54,7 +54,7 @@ class Member(NamedTuple):
     def laid_out(self, local: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A copy of a local piece on the device of the parameter, with its strides and sharding."""
         copy = torch.empty_like(self.param, dtype=dtype or local.dtype, requires_grad=False)
-        _sharding.local(copy).copy_(local)
+        _sharding.local(copy).copy_(local.detach())
         return copy
 
 

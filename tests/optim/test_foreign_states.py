@@ -56,7 +56,7 @@ def _ours(like: Any, saved: dict[str, Any] | None = None, kind: Any = Lion, **op
 
 
 def _momenta(optimizer: Any) -> list[Tensor]:
-    return [optimizer.state[param]["exp_avg"] for param in parameters(optimizer)]
+    return [entry["exp_avg"] for entry in optimizer.state.values()]
 
 
 def _moves(optimizer: Any, seed: int) -> list[Tensor]:
@@ -129,6 +129,23 @@ def test_bitsandbytes_8bit(nested: bool) -> None:
     assert torch.equal(_momenta(ours)[0], values)
     assert values.count_nonzero() > 4000
     assert all(map(torch.equal, _moves(ours, 10), _moves(theirs, 10)))
+
+
+@pytest.mark.interop
+def test_bitsandbytes_8bit_in_blocks_of_old_versions() -> None:
+    """Of the 8-bit code there is one scale for 2048 elements or one for 256."""
+    dequantize, quantize = (
+        _package(f"bitsandbytes.functional.{name}_blockwise") for name in ("dequantize", "quantize")
+    )
+    codes, how = quantize(_seeds()[0], blocksize=2048)
+    entry = {"step": 3, "state1": codes, "qmap1": how.code, "absmax1": how.absmax}
+    saved = _saved(group={"eps": 0.0})
+    saved["state"] = {0: entry}
+    momentum = _momenta(_ours(Lion(_params()), saved))[0]
+    assert torch.equal(momentum, dequantize(codes, how))
+    entry["absmax1"] = how.absmax[:1]
+    with pytest.raises(ValueError, match="8-bit state of 4290 elements has 1 scales, must have on"):
+        _ours(Lion(_params()), saved)
 
 
 @pytest.mark.interop

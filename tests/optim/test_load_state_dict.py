@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lion_pytorch
@@ -105,6 +106,17 @@ def test_adams_decoupled_weight_decay_is_not_lions() -> None:
     assert optimizer.param_groups[0]["decoupled_weight_decay"] is False
     optimizer.load_state_dict(_converted(decoupled_weight_decay=True))
     assert optimizer.param_groups[0]["decoupled_weight_decay"] is True
+
+
+def test_paths_of_adam_are_not_lions() -> None:
+    """How AdamW was computed says nothing of how we are to compute; what it maximised does."""
+    optimizer = Lion(_params(), foreach=False)
+    keys = {"fused": True, "foreach": None, "capturable": True, "maximize": True}
+    with pytest.warns(UserWarning, match="drops: amsgrad, capturable, foreach, fused"):
+        optimizer.load_state_dict(_converted(amsgrad=False, **keys))
+    group = optimizer.param_groups[0]
+    found = [group[name] for name in ("fused", "foreach", "capturable", "maximize")]
+    assert found == [None, False, False, True]
 
 
 def test_adams_step_of_a_parameter_goes_quietly() -> None:
@@ -261,15 +273,19 @@ def _dtypes(optimizer: Any) -> dict[str, torch.dtype]:
     return {name: value.dtype for name, value in entry.items()}
 
 
-@pytest.mark.parametrize("pickled", [False, True], ids=["plain", "pickled"])
-def test_state_is_loaded_bit_for_bit(pickled: bool) -> None:
+@pytest.mark.parametrize("way", ["plain", "pickled", "file"])
+def test_state_is_loaded_bit_for_bit(way: str, tmp_path: Path) -> None:
     """int16 and float32 beside bfloat16 weights, where torch's loader would cast; steps agree."""
     optimizer = _trained(**EVERYTHING)
     assert optimizer.param_groups[0]["micro_step"] == 1
     twin = _twin(optimizer)
-    if pickled:
+    if way == "pickled":
         twin = pickle.loads(pickle.dumps(twin))
-    twin.load_state_dict(optimizer.state_dict())
+    saved = optimizer.state_dict()
+    if way == "file":
+        torch.save(saved, tmp_path / "lion.pt")
+        saved = torch.load(tmp_path / "lion.pt", weights_only=True)
+    twin.load_state_dict(saved)
     assert _dtypes(twin) == STATE
     assert same(snapshot(twin), snapshot(optimizer))
     assert all(map(torch.equal, train(twin), train(optimizer)))
