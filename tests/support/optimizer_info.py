@@ -47,9 +47,9 @@ def infos(leave_out: tuple[str, ...] = ()) -> list[OptimizerInfo]:
 def infos_for_torchs_file() -> list[OptimizerInfo]:
     """Without the options that torch's test_optim.py cannot know.
 
-    It gives options to one of two groups, and it cuts a complex tensor in two.
+    It gives options to one of two groups, cuts a complex tensor in two, and takes any dtype.
     """
-    return infos((*ONCE, *WHOLE))
+    return infos((*ONCE, *WHOLE, "rounding", "state_dtype"))
 
 
 def paths(device: str, info: OptimizerInfo, differentiable: bool = False) -> list[OptimizerInput]:
