@@ -144,7 +144,12 @@ def give(params: list[nn.Parameter], full: Callable[[torch.Size], Tensor]) -> No
 def full(tensor: Tensor) -> Tensor:
     """All pieces together."""
     tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+    if not isinstance(tensor, DTensor):
+        return tensor.clone()
+    # No backend gathers int16.
+    return (
+        tensor.int().full_tensor().short() if tensor.dtype == torch.int16 else tensor.full_tensor()
+    )
 
 
 def trained(steps: int) -> dict[str, Tensor]:
