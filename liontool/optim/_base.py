@@ -20,6 +20,7 @@ from liontool.optim import (
     _loading,
     _options,
     _scalars,
+    _state,
     _telemetry,
     _update,
 )
@@ -92,7 +93,8 @@ class LionBase(Optimizer):
 
         Options that the loaded groups lack stay as they were constructed; what no Lion knows is
         dropped with a warning; without `step` and `horizon` the momentum counts as long and the
-        steps from 0.
+        steps from 0. Load the model first: what other Lions keep beside bfloat16 weights becomes
+        the residual of the weights that are there.
 
         Raises:
             ValueError: The state is Adam's (see `liontool convert`), or does not fit.
@@ -261,9 +263,9 @@ class LionBase(Optimizer):
 
     def _init_state(self, param: Tensor, group: Group) -> None:
         state = self.state[param]
-        for name, initial in _initial_state(param, group).items():
+        for name, dtype in _state.dtypes(param, group).items():
             if name not in state:
-                state[name] = initial()
+                state[name] = _state.beginning(name, param, dtype)
 
     def _piece(self, param: Tensor, ordinal: int) -> Piece:
         state = self.state[param]
@@ -309,26 +311,6 @@ class LionBase(Optimizer):
             return False
         grads = [param.grad for group in self.param_groups for param in group["params"]]
         return not any(grad is not None and bool(grad.count_nonzero()) for grad in grads)
-
-
-def _initial_state(param: Tensor, group: Group) -> dict[str, Callable[[], Tensor]]:
-    """The state that a parameter has under the options of its group, and how it begins."""
-
-    def zeros(dtype: torch.dtype) -> Tensor:
-        return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
-
-    wide = torch.promote_types(param.dtype, torch.float32)
-    exp_avg = param.dtype if group["state_dtype"] is None else group["state_dtype"]
-    if param.is_complex() and not exp_avg.is_complex:
-        exp_avg = exp_avg.to_complex()
-    state = {"exp_avg": lambda: zeros(exp_avg)}
-    if group["rounding"] == "split" and param.dtype == torch.bfloat16:
-        state["residual"] = lambda: zeros(torch.int16)
-    if group["gradient_accumulation_steps"] is not None:
-        state["accumulator"] = lambda: zeros(wide)
-    if group["use_ema"]:
-        state["ema"] = lambda: param.detach().to(wide, copy=True)
-    return state
 
 
 def _complete(group: Group, defaults: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which state a parameter has under the options of its group."""
+"""Which state a parameter has under the options of its group, and how it begins."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def dtypes(param: Tensor, group: Mapping[str, Any]) -> dict[str, torch.dtype]:
     if group["use_ema"]:
         found["ema"] = wide
     return found
+
+
+def beginning(name: str, param: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a state is before the first step: the average begins as the weights, all else as 0."""
+    if name == "ema":
+        return param.detach().to(dtype, copy=True)
+    return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
