@@ -86,7 +86,7 @@ def _refuse_nameless(saved: Mapping[Any, Any], entries: Mapping[Any, Entry]) -> 
         )
 
 
-def _read(key: Any, saved: Mapping[str, Any], member: Member, dropped: Dropped) -> Entry:
+def _read(key: Any, saved: Any, member: Member, dropped: Dropped) -> Entry:
     """An entry by our names, without what the loaded options do not ask for."""
     if not isinstance(saved, Mapping):
         kind = type(saved).__name__
