@@ -292,7 +292,7 @@ def test_dtypes_are_options() -> None:
     saved = _saved(dict(enumerate(_momenta(model))), [[0, 1, 2, 3]], state_dtype=dtype)
     optimizer = Lion(model.parameters())
     _load(optimizer, saved, None)
-    assert optimizer.param_groups[0]["state_dtype"] == torch.bfloat16
+    assert optimizer.param_groups[0]["state_dtype"] == "bfloat16"
 
 
 def test_nested_state_of_bitsandbytes() -> None:

@@ -20,6 +20,7 @@ from liontool.optim import (
     _loading,
     _options,
     _scalars,
+    _sharding,
     _state,
     _telemetry,
     _update,
@@ -87,6 +88,20 @@ class LionBase(Optimizer):
         except Exception:
             self.param_groups.pop()
             raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the groups; see `torch.optim.Optimizer.state_dict`.
+
+        A sharded `residual` is int32 in it, since no backend gathers int16.
+        """
+        saved = super().state_dict()
+        state = {
+            key: {name: _sharding.gatherable(value) for name, value in entry.items()}
+            if isinstance(entry, dict)
+            else entry
+            for key, entry in saved["state"].items()
+        }
+        return {**saved, "state": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a Lion, ours or another's, bit for bit.
@@ -309,8 +324,10 @@ class LionBase(Optimizer):
             return False
         if any(group["lr"] != 0 for group in self.param_groups):
             return False
-        grads = [param.grad for group in self.param_groups for param in group["params"]]
-        return not any(grad is not None and bool(grad.count_nonzero()) for grad in grads)
+        params = [param for group in self.param_groups for param in group["params"]]
+        grads = [_sharding.local(param.grad) for param in params if param.grad is not None]
+        given = torch.tensor(any(bool(grad.count_nonzero()) for grad in grads))
+        return not bool(_sharding.any_rank(given, params))
 
 
 def _complete(group: Group, defaults: dict[str, Any]) -> None:
@@ -318,7 +335,7 @@ def _complete(group: Group, defaults: dict[str, Any]) -> None:
     for name, default in defaults.items():
         group.setdefault(name, default)
     group["betas"] = tuple(group["betas"])
-    group["state_dtype"] = _options.state_dtype(group["state_dtype"])
+    group["state_dtype"] = _options.state_dtype_name(group["state_dtype"])
     group.setdefault("reference_lr", float(group["lr"]))
     for name in _scalars.COUNTERS:
         group[name] = _scalars.counter(group.get(name, 0), _scalars.counter_device(group))

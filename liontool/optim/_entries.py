@@ -124,7 +124,7 @@ def _refuse_lost(key: str, entry: Entry, member: Member) -> None:
 
 def _check_dtype(key: Any, name: str, value: Tensor, param: Tensor) -> None:
     if name == "residual":
-        fits, must = value.dtype == torch.int16, "torch.int16"
+        fits, must = value.dtype in (torch.int16, torch.int32), "torch.int16"
     elif param.is_complex():
         fits, must = value.is_complex(), "complex, as the parameter is"
     else:
@@ -138,7 +138,7 @@ def _keep_width(exp_avg: Tensor, member: Member) -> None:
     asked, dtype = member.group["state_dtype"], member.param.dtype
     is_half = dtype in (torch.bfloat16, torch.float16)
     if asked is None and is_half and torch.promote_types(exp_avg.dtype, dtype) != dtype:
-        member.group["state_dtype"] = torch.float32
+        member.group["state_dtype"] = "float32"
 
 
 def _restart_accumulation(members: Collection[Member], state: Mapping[Tensor, Entry]) -> None:

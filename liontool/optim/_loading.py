@@ -81,7 +81,7 @@ def _completed(live: Group, saved: Mapping[str, Any], dropped: Dropped) -> Group
     told = _foreign.group(saved, live, dropped)
     group = {**constructed, **_OF_THE_MOMENTUM, **told}
     group["betas"] = tuple(group["betas"])
-    group["state_dtype"] = _options.state_dtype(group["state_dtype"])
+    group["state_dtype"] = _options.state_dtype_name(group["state_dtype"])
     _options.check(group)
     _options.check_reference_lr(group)
     for param in live["params"]:

@@ -80,7 +80,7 @@ def check_dtype(param: Tensor, group: Mapping[str, Any]) -> None:
             f"Invalid rounding: {group['rounding']!r} for a float16 parameter, must be 'nearest'; "
             "bfloat16 parameters can have it"
         )
-    if param.is_complex() and group["state_dtype"] == torch.bfloat16:
+    if param.is_complex() and state_dtype(group["state_dtype"]) == torch.bfloat16:
         raise ValueError(
             f"Invalid state_dtype: torch.bfloat16 for a {param.dtype} parameter, must be None or "
             "torch.float32: there is no complex bfloat16"
@@ -100,6 +100,12 @@ def state_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
             f"Invalid state_dtype: {value!r}, must be None, torch.float32 or torch.bfloat16"
         )
     return _DTYPES[str(value)]
+
+
+def state_dtype_name(value: torch.dtype | str | None) -> str | None:
+    """How a group says it: state dicts are gathered and written where a dtype is unknown."""
+    dtype = state_dtype(value)
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def fused(fused: bool | None, use_triton: bool | None) -> bool | None:

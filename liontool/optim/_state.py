@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liontool.optim import _options
 from liontool.states import MOMENT
 
 
 def dtypes(param: Tensor, group: Mapping[str, Any]) -> dict[str, torch.dtype]:
     """The dtype of each state by its name; what the options do not ask for is not there."""
     wide = torch.promote_types(param.dtype, torch.float32)
-    moment = param.dtype if group["state_dtype"] is None else group["state_dtype"]
+    moment = _options.state_dtype(group["state_dtype"]) or param.dtype
     if param.is_complex() and not moment.is_complex:
         moment = moment.to_complex()
     found = {MOMENT: moment}

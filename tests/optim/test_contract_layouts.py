@@ -64,7 +64,7 @@ def test_layout_of_parameters(case: tuple[Any, dict[str, Any]], layout: str) -> 
     assert same([other, *others.values()], [plain, *state.values()])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["strided", "flipped_order"])
 def test_layout_of_gradients(case: tuple[Any, dict[str, Any]], layout: str) -> None:
     """A gradient may have strides of its own."""
     kind, options = case

@@ -469,7 +469,7 @@ def test_text_names_a_dtype() -> None:
     """JSON has no dtypes."""
     optimizer = Lion(_params())
     optimizer.load_state_dict(_converted(state_dtype="bfloat16"))
-    assert optimizer.param_groups[0]["state_dtype"] == torch.bfloat16
+    assert optimizer.param_groups[0]["state_dtype"] == "bfloat16"
     assert set(_dtypes(optimizer).values()) == {torch.bfloat16}
 
 

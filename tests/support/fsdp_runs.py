@@ -72,7 +72,6 @@ CASES: dict[str, Case] = {
     "bfloat16": Case(dtype=torch.bfloat16),
     "split": Case(options={"rounding": "split"}, dtype=torch.bfloat16),
     "stochastic": Case(options={"rounding": "stochastic"}, dtype=torch.bfloat16),
-    "wide momentum": Case(options={"state_dtype": torch.float32}, dtype=torch.bfloat16),
     "propagate": Case(bad_steps=(4,)),
     "skip": Case(options={"nonfinite": "skip"}, bad_steps=(0, 4, 9), collectives=1),
     "skip lion_sf": Case(LionSF, {"nonfinite": "skip"}, bad_steps=(4, 9), collectives=2),
@@ -81,8 +80,6 @@ CASES: dict[str, Case] = {
     "all at once": _all_at_once("line"),
     "all at once, hybrid": _all_at_once("hybrid"),
     "all at once, tensor": _all_at_once("tensor"),
-    "hybrid": Case(LionSF, layout="hybrid", collectives=1),
-    "tensor": Case(LionSF, layout="tensor", collectives=1),
 }
 # Their sums of squares are added up in another order, so they are equal but for roundings.
 WITH_NORM: dict[str, Case] = {

@@ -23,6 +23,7 @@ _BOTH: dict[str, dict[str, Any]] = {
     "maximize_decay": {"weight_decay": 0.1, "maximize": True},
     "cautious": {"cautious_factor": 0.0},
     "half_cautious": {"cautious_factor": 0.5},
+    "cautious_wd": {"lr": 0.01, "weight_decay": 0.1, "cautious_wd": True},
     "split": {"rounding": "split"},
     "stochastic": {"rounding": "stochastic"},
     "state_float32": {"state_dtype": torch.float32},
