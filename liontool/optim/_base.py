@@ -16,7 +16,9 @@ from liontool.optim import (
     _agreement,
     _averages,
     _dispatch,
+    _fused,
     _gradients,
+    _kernels,
     _loading,
     _options,
     _scalars,
@@ -63,7 +65,7 @@ class LionBase(Optimizer):
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for index, group in enumerate(self.param_groups):
-            shown = {**group, "path": _dispatch.path_name(group)}
+            shown = {**group, "path": _dispatch.path_name(group, self.param_groups)}
             names = sorted(name for name in shown if name != "params")
             lines += [f"Parameter Group {index}", *(f"    {name}: {shown[name]}" for name in names)]
         return "\n".join([*lines, ")"])
@@ -71,7 +73,7 @@ class LionBase(Optimizer):
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Whether GradScaler leaves scale and flag to the step, which then waits for no device."""
-        return all(_dispatch.scales_gradients(group) for group in self.param_groups)
+        return _dispatch.scales_gradients(self.param_groups)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group with its own counters; see `torch.optim.Optimizer.add_param_group`.
@@ -211,14 +213,39 @@ class LionBase(Optimizer):
         return loss
 
     def _advance(self) -> None:
+        if not self._advance_fused():
+            self._advance_plain()
+
+    def _advance_fused(self) -> bool:
+        """Let a kernel do the step, if there is one for all of it."""
+        if torch.compiler.is_compiling() or self.__dict__.get("_metrics") is not None:
+            return False
+        fused: _fused.Fused | None = self.__dict__.get("_fused")
+        if fused is None or not fused.holds():
+            for group in self.param_groups:
+                self._init_group(group)
+            self._fused = fused = _fused.Fused(self, self._batches())
+        grad_scale, found_inf = self._amp()
+        if not self._has_been_looked_at() or not fused.step(grad_scale, found_inf):
+            return False
+        skip = None if found_inf is None else found_inf.reshape(()) != 0
+        batches = [Batch(group, [], self._averages_of(group)) for group in self.param_groups]
+        _averages.average(batches, _gradients.Gate(skip))
+        for group in fused.groups:
+            _add(group["step"], False if skip is None else skip)
+        return True
+
+    def _amp(self) -> tuple[Tensor | None, Tensor | None]:
+        """What GradScaler hands over: its scale, and whether it found what is not finite."""
+        return getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+
+    def _advance_plain(self) -> None:
         for group in self.param_groups:
             self._init_group(group)
         batches = self._batches()
         if not any(batch.pieces for batch in batches):
             return
-        gate = _gradients.prepare(
-            batches, getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        )
+        gate = _gradients.prepare(batches, *self._amp())
         if gate.hold is not True:
             self._update(batches, gate)
             _gradients.clear_sums(self._sums(), gate)
@@ -236,11 +263,22 @@ class LionBase(Optimizer):
         elif watch is not None:
             _telemetry.warn_if_stalled(watch)
 
+    def _has_been_looked_at(self) -> bool:
+        """Whether no weight can stall unseen: the plain path looks, in its first step."""
+        if not self.__dict__.get("_stall_looked_for"):
+            self._stall_looked_for = not any(
+                param.dtype in _telemetry.HALVES
+                for group in self.param_groups
+                if group["rounding"] == "nearest"
+                for param in group["params"]
+            )
+        return self._stall_looked_for
+
     def _watch_for_stall(self, batches: list[Batch]) -> _telemetry.Watch | None:
         """Of the first step that moves weights, those that may be too coarse for their updates."""
-        if torch.compiler.is_compiling() or self.__dict__.get("_has_moved"):
+        if torch.compiler.is_compiling() or self.__dict__.get("_stall_looked_for"):
             return None
-        self._has_moved = any(_scalars.is_moving(batch.group) for batch in batches)
+        self._stall_looked_for = any(_scalars.is_moving(batch.group) for batch in batches)
         coarse = _telemetry.may_stall(batches)
         return _telemetry.Watch(coarse) if coarse else None
 
@@ -269,10 +307,10 @@ class LionBase(Optimizer):
     def _init_group(self, group: Group) -> None:
         # torch.compile calls the method of this name while it traces, instead of tracing it.
         _scalars.place_counters(group)
+        _kernels.check(group)
         for param in group["params"]:
             if param.grad is not None:
                 _refuse_sparse(param.grad, self)
-                _dispatch.check_fused(param, group)
             if param.grad is not None or (group["use_ema"] and param.requires_grad):
                 self._init_state(param, group)
 
@@ -342,7 +380,7 @@ def _complete(group: Group, defaults: dict[str, Any]) -> None:
     _options.check_reference_lr(group)
     for param in group["params"]:
         _options.check_dtype(param, group)
-        _dispatch.check_fused(param, group)
+    _kernels.check(group)
 
 
 def _refuse_sparse(grad: Tensor, optimizer: Optimizer) -> None:

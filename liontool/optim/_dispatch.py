@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from liontool.optim import _paths
+from liontool.optim import _kernels, _paths
 
 Group = dict[str, Any]
-
-_NO_KERNEL = "no kernel: this version of liontool computes with torch's own operations"
 
 
 def backends() -> dict[str, str]:
@@ -21,34 +18,35 @@ def backends() -> dict[str, str]:
         >>> backends()["foreach"]
         'available'
     """
-    return {"loop": "available", "foreach": "available", "fused": _NO_KERNEL}
+    kernels = {kernel.name: kernel.missing() or "available" for kernel in _kernels.KERNELS}
+    return {"loop": "available", "foreach": "available", **kernels}
 
 
-def path_name(group: Group) -> str:
-    """The path that a parameter group takes: "loop" or "foreach".
+def path_name(group: Group, groups: Sequence[Group]) -> str:
+    """The path that a group of an optimizer takes: "loop", "foreach", "cpu" or "triton".
 
-    An explicit `foreach` is obeyed; else it is the fastest one that is exact. Only the loop can be
-    differentiated through.
+    An explicit `foreach` is obeyed; else it is the fastest one that is exact: a kernel if there is
+    one that can do all groups. Only the loop can be differentiated through.
     """
-    if group["differentiable"] or group["foreach"] is False:
-        return "loop"
-    return "foreach"
+    kernel = _kernels.for_groups(groups)
+    return plain_path_name(group) if kernel is None else kernel.name
+
+
+def plain_path_name(group: Group) -> str:
+    """The path that a group takes without a kernel."""
+    return "loop" if group["differentiable"] or group["foreach"] is False else "foreach"
 
 
 def path(group: Group) -> _paths.Path:
-    """What does the arithmetic of a parameter group."""
-    return _paths.loop if path_name(group) == "loop" else _paths.foreach
+    """What does the arithmetic of a parameter group without a kernel."""
+    return _paths.loop if plain_path_name(group) == "loop" else _paths.foreach
 
 
-def scales_gradients(group: Group) -> bool:
+def scales_gradients(groups: Sequence[Group]) -> bool:
     """Whether the step takes GradScaler's scale and flag itself, without waiting for the device."""
-    return bool(group["capturable"])
+    return counts_on_device(groups) or all(group["capturable"] for group in groups)
 
 
-def check_fused(param: Tensor, group: Group) -> None:
-    """Raise RuntimeError if `fused=True` is asked for where there is no kernel."""
-    if group["fused"]:
-        raise RuntimeError(
-            f"`fused=True` requires a kernel for {param.device.type} and {param.dtype}: "
-            f"{_NO_KERNEL}; leave fused out for the fastest path that there is"
-        )
+def counts_on_device(groups: Sequence[Group]) -> bool:
+    """Whether steps are counted where a flag on the device may hold them back."""
+    return _kernels.for_groups(groups) is _kernels.TRITON

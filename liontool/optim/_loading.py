@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from liontool.optim import _dispatch, _foreign, _options, _scalars
+from liontool.optim import _foreign, _kernels, _options, _scalars
 from liontool.optim._entries import adopted
 from liontool.optim._foreign import Dropped
 from liontool.optim._member import Entry, Group, Member
@@ -86,7 +86,7 @@ def _completed(live: Group, saved: Mapping[str, Any], dropped: Dropped) -> Group
     _options.check_reference_lr(group)
     for param in live["params"]:
         _options.check_dtype(param, group)
-        _dispatch.check_fused(param, group)
+    _kernels.check({**group, "params": live["params"]})
     device = _scalars.counter_device({**group, "params": live["params"]})
     for name in _scalars.COUNTERS:
         group[name] = _scalars.counter(group[name], device)

@@ -155,11 +155,6 @@ def _check_paths(options: Mapping[str, Any]) -> None:
                 f"Invalid {name}: True with differentiable=True, which only the loop can do; "
                 f"leave {name} out"
             )
-    if options["fused"] and 0 < options["cautious_factor"] < 1:
-        raise ValueError(
-            f"Invalid fused: True with cautious_factor={options['cautious_factor']}, the kernels "
-            "have 0 and 1; leave fused out"
-        )
 
 
 def _at_least_zero(name: str, value: float | Tensor) -> None:

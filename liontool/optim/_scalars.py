@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liontool.optim import reference
+from liontool.optim import _dispatch, reference
 from liontool.optim.reference import Coefficients, Scalar
 
 Group = dict[str, Any]
@@ -31,14 +31,17 @@ def is_moving(group: Group) -> bool:
     return isinstance(lr, Tensor) or lr != 0
 
 
+def weight_decay(group: Group) -> float:
+    """The part of the weights that is taken off per unit of lr."""
+    decay = float(group["weight_decay"])
+    return decay / float(group["reference_lr"]) if group["decoupled_weight_decay"] else decay
+
+
 def coefficients(group: Group) -> Coefficients:
     """The coefficients of the step that a group is about to do."""
-    weight_decay = float(group["weight_decay"])
-    if group["decoupled_weight_decay"]:
-        weight_decay /= group["reference_lr"]
     beta1, beta2 = (float(beta) for beta in group["betas"])
     next_beta2 = reference.momentum_beta(beta2, group["horizon"], step_number(group))
-    return reference.coefficients(learning_rate(group), weight_decay, (beta1, next_beta2))
+    return reference.coefficients(learning_rate(group), weight_decay(group), (beta1, next_beta2))
 
 
 def step_number(group: Group) -> int | Tensor:
@@ -54,7 +57,8 @@ def counted(group: Group, counter: str) -> int | Tensor:
 
 def counter_device(group: Group) -> torch.device:
     """Where the counters of a group live: with the weights, if a device flag may hold them back."""
-    if not (group["capturable"] or group["fused"] or group["nonfinite"] == "skip"):
+    flagged = group["capturable"] or group["fused"] or group["nonfinite"] == "skip"
+    if not flagged and not _dispatch.counts_on_device([group]):
         return torch.device("cpu")
     devices = (param.device for param in group["params"] if isinstance(param, Tensor))
     return next(devices, torch.device("cpu"))

@@ -73,7 +73,7 @@ def warn_if_stalled(watch: Watch) -> None:
             f"{worst:.0%} of the updates of half-precision weights were rounded away: lr is too "
             "small for their dtype; for bfloat16, rounding='split' (2 bytes a weight more) or "
             "'stochastic' keeps them",
-            stacklevel=6,
+            stacklevel=7,
         )
 
 

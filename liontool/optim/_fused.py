@@ -1,0 +1,121 @@
+"""The step of an optimizer by one call of a kernel, prepared once and kept while it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from liontool.optim import _kernels, _sharding
+from liontool.optim._batch import Batch, Group, Piece, real_gradient
+
+# No kernel is chosen by it.
+_MOVING = "lr"
+
+
+class Plan(Protocol):
+    """What a kernel has prepared."""
+
+    def holds(self) -> bool:
+        """Whether weights and state are where they were."""
+
+    def step(
+        self,
+        groups: Sequence[Group],
+        grads: Sequence[Tensor],
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        """Do weights and momenta of a step."""
+
+
+class Fused:
+    """What a kernel does of an optimizer's steps, as long as all is where it was.
+
+    Attributes:
+        groups: The parameter groups with a gradient.
+        plan: What the kernel prepared, or None if none can do all groups.
+    """
+
+    def __init__(self, optimizer: Optimizer, batches: Sequence[Batch]) -> None:
+        """Choose a kernel that can do all groups, and let it prepare.
+
+        Args:
+            optimizer: It has state for every parameter with a gradient.
+            batches: All of its groups.
+        """
+        self._optimizer = optimizer
+        self._options = _options(optimizer)
+        self._ids = _ids(optimizer)
+        pieces = [piece for batch in batches for piece in batch.pieces]
+        self._params = [piece.param for piece in pieces]
+        self._idle = [
+            param for batch in batches for param in batch.group["params"] if param.grad is None
+        ]
+        self._kinds = [_kind(param.grad) for param in self._params]
+        self._all_state = optimizer.state
+        self._entries = [optimizer.state[param] for param in self._params]
+        self._state = self._state_now()
+        self._sharded = any(_sharding.local(param) is not param for param in self._params)
+        working = [batch for batch in batches if batch.pieces]
+        self.groups = [batch.group for batch in working]
+        self.plan = _plan(working) if pieces else None
+
+    def holds(self) -> bool:
+        """Whether all of this is still so."""
+        state = self._optimizer.state
+        return (
+            self._options == _options(self._optimizer)
+            and self._ids == _ids(self._optimizer)
+            and all(param.grad is None for param in self._idle)
+            and [_kind(param.grad) for param in self._params] == self._kinds
+            and state is self._all_state
+            and all(a is b for a, b in zip(self._state, self._state_now(), strict=True))
+            and (self.plan is None or self.plan.holds())
+        )
+
+    def step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> bool:
+        """Do weights and momenta of a step; False if no kernel can."""
+        if self.plan is None:
+            return False
+        if self._sharded:
+            grads = [real_gradient(param) for param in self._params]
+        else:
+            grads = [param.grad for param in self._params if param.grad is not None]
+        self.plan.step(self.groups, grads, grad_scale, found_inf)
+        return True
+
+    def _state_now(self) -> list[Tensor | None]:
+        return [entry.get(name) for name in ("exp_avg", "residual") for entry in self._entries]
+
+
+def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    names = optimizer.defaults.keys() - {_MOVING}
+    return [{name: group[name] for name in names} for group in optimizer.param_groups]
+
+
+def _ids(optimizer: Optimizer) -> list[int]:
+    return [id(param) for group in optimizer.param_groups for param in group["params"]]
+
+
+def _kind(grad: Tensor | None) -> tuple[torch.dtype, torch.layout] | None:
+    return None if grad is None else (grad.dtype, grad.layout)
+
+
+def _plan(batches: Sequence[Batch]) -> Plan | None:
+    from liontool.optim import _kernel_cpu, _kernel_triton
+
+    kernel = _kernels.for_groups([batch.group for batch in batches])
+    if kernel is None:
+        return None
+    module = _kernel_cpu if kernel is _kernels.CPU else _kernel_triton
+    numbered: list[tuple[Piece, int]] = []
+    for place, batch in enumerate(batches):
+        if any(module.unsupported(piece, batch.group) for piece in batch.pieces):
+            return None
+        numbered += [(piece, place) for piece in batch.pieces]
+    plan: Plan = module.Plan([piece for piece, _ in numbered], [place for _, place in numbered])
+    return plan
