@@ -31,6 +31,8 @@ from liontool.optim._batch import Average, Batch, Group, Piece, real_gradient, r
 
 # Arguments of the constructors that are not options of a group.
 _NOT_OPTIONS = ("self", "params", "use_triton", "__class__")
+# Options that no constructor takes.
+_WITHOUT_ARGUMENT = {"horizon": None, "rounding_seed": 0}
 
 
 class LionBase(Optimizer):
@@ -52,13 +54,15 @@ class LionBase(Optimizer):
         options = {name: arguments[name] for name in arguments if name not in _NOT_OPTIONS}
         options["fused"] = _options.fused(options["fused"], arguments["use_triton"])
         _options.check(options)
-        super().__init__(params, {**options, "horizon": None, "rounding_seed": 0})
+        super().__init__(params, {**options, **_WITHOUT_ARGUMENT})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if name not in _NOT_OPTIONS:
-                self.defaults.setdefault(name, parameter.default)
+        # A class that is built on Lion may have arguments that are no options.
+        ours = next(kind for kind in type(self).__mro__ if LionBase in kind.__bases__)
+        parameters = inspect.signature(ours).parameters.values()
+        known = {each.name: each.default for each in parameters if each.name not in _NOT_OPTIONS}
+        self.defaults = {**known, **_WITHOUT_ARGUMENT, **self.defaults}
         for group in self.param_groups:
             _complete(group, self.defaults)
 
@@ -374,7 +378,7 @@ def _complete(group: Group, defaults: dict[str, Any]) -> None:
         group.setdefault(name, default)
     group["betas"] = tuple(group["betas"])
     group["state_dtype"] = _options.state_dtype_name(group["state_dtype"])
-    group.setdefault("reference_lr", float(group["lr"]))
+    group.setdefault("reference_lr", float(_scalars.detached(group["lr"])))
     for name in _scalars.COUNTERS:
         group[name] = _scalars.counter(group.get(name, 0), _scalars.counter_device(group))
     _options.check_reference_lr(group)

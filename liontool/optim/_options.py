@@ -37,9 +37,11 @@ def check(options: Mapping[str, Any]) -> None:
         raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(lr.shape)}")
     _at_least_zero("learning rate", lr)
     _check_betas(options["betas"])
-    for name in ("weight_decay", "horizon", "pow"):
-        if options.get(name) is not None:
+    for name in ("weight_decay", "pow"):
+        if name in options:
             _at_least_zero(f"{name} value", options[name])
+    if options.get("horizon") is not None:
+        _at_least_zero("horizon value", options["horizon"])
     for name, allowed in _CHOICES.items():
         if options.get(name, allowed[0]) not in allowed:
             choices = ", ".join(allowed)
@@ -157,6 +159,6 @@ def _check_paths(options: Mapping[str, Any]) -> None:
             )
 
 
-def _at_least_zero(name: str, value: float | Tensor) -> None:
-    if not 0 <= value < inf:
+def _at_least_zero(name: str, value: float | Tensor | None) -> None:
+    if value is None or not 0 <= value < inf:
         raise ValueError(f"Invalid {name}: {value}, must be finite and >= 0")

@@ -53,12 +53,14 @@ def foreach(
     updates = torch._foreach_sign(mixes)
     torch._foreach_mul_(mixes, 0)
     torch._foreach_add_(updates, mixes)
+    del mixes  # as big as all weights together
     _multiply_by_sizes(updates, grads, sizes)
     new_weights = torch._foreach_mul(weights, decay)
     if cautious_wd:
         shrinking = [step * p > 0 for step, p in zip(updates, weights, strict=True)]
         new_weights = tuple(map(torch.where, shrinking, new_weights, weights))
     torch._foreach_sub_(new_weights, updates)
+    del updates
     new_exp_avgs = torch._foreach_mul(exp_avgs, beta2)
     torch._foreach_add_(new_exp_avgs, torch._foreach_mul(grads, gradient2))
     return new_weights, new_exp_avgs

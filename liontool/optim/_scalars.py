@@ -25,6 +25,11 @@ def learning_rate(group: Group) -> Scalar:
     return lr.double().reshape(())
 
 
+def detached(lr: float | Tensor) -> float | Tensor:
+    """The lr as a number that nobody differentiates through."""
+    return lr.detach() if isinstance(lr, Tensor) else lr
+
+
 def is_moving(group: Group) -> bool:
     """Whether the lr of a group is not 0, as far as that can be told without waiting."""
     lr = learning_rate(group)

@@ -104,6 +104,19 @@ def test_state_made_before_or_at_the_first_call(kind: Any, state_first: bool) ->
     assert same(snapshot(compiled), snapshot(eager))
 
 
+def test_raise_breaks_the_graph_and_works(kind: Any) -> None:
+    """Without `fullgraph` it looks at its value between graphs, and raises where it should."""
+    compiled, eager = (_optimizer(kind, nonfinite="raise") for _ in range(2))
+    step = torch.compile(compiled.step, backend=CompileCounter())
+    _run(compiled, step, 3)
+    _run(eager, eager.step, 3)
+    assert same(snapshot(compiled), snapshot(eager))
+    parameters(compiled)[0].grad.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="gradients are not finite"):
+        step()
+    assert same(snapshot(compiled), snapshot(eager))
+
+
 def test_tensor_lr_never_recompiles(kind: Any) -> None:
     """Its value is read in each step; nothing is baked in."""
     lrs = [0.01, 0.02, 0.0, 0.005, 0.3]

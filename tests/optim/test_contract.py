@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.lions import (
-    CASES,
+    FEWER_CASES,
     KINDS,
     configurations,
     give_gradients,
@@ -37,7 +37,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=CASES, ids="-".join)
+@pytest.fixture(params=FEWER_CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
     """Either optimizer with each configuration of it."""
     kind, name = request.param

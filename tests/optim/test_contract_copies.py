@@ -134,6 +134,21 @@ def test_pickles_of_older_versions(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_subclass_with_arguments_of_its_own(kind: Any) -> None:
+    """A copy of one has no more in its groups than the original."""
+
+    class Own(kind):  # type: ignore[misc]
+        def __init__(self, params: Any, extra: int, **options: Any) -> None:
+            super().__init__(params, **options)
+            self.extra = extra
+
+    optimizer = Own(_params(), 3, lr=0.01)
+    twin = copy.deepcopy(optimizer)
+    assert _options(twin) == _options(optimizer)
+    assert twin.defaults == optimizer.defaults
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_saved_file_needs_no_class(kind: Any, tmp_path: Path) -> None:
     """State dicts hold tensors and plain values only."""
     optimizer = kind(_params(), lr=0.01)

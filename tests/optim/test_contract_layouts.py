@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from support.lions import CASES, KINDS, configurations, parameters, same, train
+from support.lions import FEWER_CASES, KINDS, configurations, parameters, same, train
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
@@ -28,7 +28,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=CASES, ids="-".join)
+@pytest.fixture(params=FEWER_CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
     """Either optimizer with each configuration of it."""
     kind, name = request.param

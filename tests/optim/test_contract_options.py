@@ -30,6 +30,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"betas": (0.9, float("nan"))}, "Invalid beta parameter at index 1: nan"),
     ({"betas": (0.9,)}, r"Invalid betas: \(0.9,\), must be two numbers"),
     ({"weight_decay": -0.1}, "Invalid weight_decay value: -0.1, must be finite and >= 0"),
+    ({"weight_decay": None}, "Invalid weight_decay value: None"),
     ({"lr": 0.0, "decoupled_weight_decay": True}, "Invalid reference_lr: 0.0, must be > 0 with"),
     ({"cautious_factor": -0.5}, r"Invalid cautious_factor: -0.5, must lie in \[0, 1\]"),
     ({"cautious_factor": 1.5}, "Invalid cautious_factor: 1.5"),
@@ -69,6 +70,7 @@ def test_illegal_options(kind: Any, options: dict[str, Any], message: str) -> No
     ("options", "message"),
     [
         ({"pow": -1.0}, "Invalid pow value: -1.0, must be finite and >= 0"),
+        ({"pow": None}, "Invalid pow value: None"),
         ({"agreement": "all"}, "Invalid agreement: 'all', choose from: tensor, group, tensor_sig"),
     ],
 )

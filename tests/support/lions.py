@@ -68,6 +68,13 @@ WHOLE = ("cautious_factor", "clipnorm")
 CASES = [(kind, name) for kind in KINDS for name in (_BOTH | (_SF if kind == "lion_sf" else {}))]
 """Each optimizer with the name of each configuration of it."""
 
+# LionSF does in these what Lion does.
+_ALIKE = """lr tensor_lr betas maximize maximize_decay half_cautious state_float32 clipvalue
+    loss_scale_factor ema capturable_tensor_lr"""
+
+FEWER_CASES = [case for case in CASES if case[0] == "lion" or case[1] not in _ALIKE.split()]
+"""Without configurations of LionSF that Lion stands for."""
+
 
 def configurations(kind: Any) -> dict[str, dict[str, Any]]:
     """Options by the name of the configuration; nothing in them is shared between calls."""
