@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -56,8 +57,7 @@ class Fused:
             param for batch in batches for param in batch.group["params"] if param.grad is None
         ]
         self._kinds = [_kind(param.grad) for param in self._params]
-        self._all_state = optimizer.state
-        self._entries = [optimizer.state[param] for param in self._params]
+        self._entries = list(optimizer.state.values())
         self._state = self._state_now()
         self._sharded = any(_sharding.local(param) is not param for param in self._params)
         working = [batch for batch in batches if batch.pieces]
@@ -66,14 +66,13 @@ class Fused:
 
     def holds(self) -> bool:
         """Whether all of this is still so."""
-        state = self._optimizer.state
         return (
             self._options == _options(self._optimizer)
             and self._ids == _ids(self._optimizer)
             and all(param.grad is None for param in self._idle)
             and [_kind(param.grad) for param in self._params] == self._kinds
-            and state is self._all_state
-            and all(a is b for a, b in zip(self._state, self._state_now(), strict=True))
+            and _same(self._entries, list(self._optimizer.state.values()))
+            and _same(self._state, self._state_now())
             and (self.plan is None or self.plan.holds())
         )
 
@@ -99,6 +98,11 @@ def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 def _ids(optimizer: Optimizer) -> list[int]:
     return [id(param) for group in optimizer.param_groups for param in group["params"]]
+
+
+def _same(kept: list[Any], now: list[Any]) -> bool:
+    # By identity, without a hash or a comparison of tensors.
+    return len(kept) == len(now) and all(map(operator.is_, kept, now))
 
 
 def _kind(grad: Tensor | None) -> tuple[torch.dtype, torch.layout] | None:

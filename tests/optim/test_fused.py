@@ -1,0 +1,261 @@
+"""Kernels are chosen where they are exact, and what they keep between steps never goes stale."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from liontool.optim import Lion, LionSF, backends
+from liontool.optim._base import LionBase
+
+SHAPES = [(63,), (17, 59), (3, 4, 5), (1,), (), (0,), (2, 3, 4, 5)]
+pytestmark = pytest.mark.skipif(
+    backends()["cpu"] != "available", reason=f"no CPU kernel: {backends()['cpu']}"
+)
+
+KINDS: dict[str, Callable[..., LionBase]] = {
+    "lion": Lion,
+    "lion_sf": LionSF,
+    "lion_sf group_signed": lambda *given, **options: LionSF(
+        *given, agreement="group_signed", pow=0.7, **options
+    ),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "decoupled": {"weight_decay": 0.01, "decoupled_weight_decay": True},
+    "maximize": {"maximize": True, "weight_decay": 0.3},
+    "masked": {"cautious_factor": 0.0},
+    "cautious": {"cautious_factor": 0.5},
+    "average": {"use_ema": True, "ema_overwrite_frequency": 7},
+    "bfloat16 momentum": {"state_dtype": torch.bfloat16},
+}
+
+
+def _params(dtype: torch.dtype = torch.float32) -> list[Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    params = [Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in SHAPES]
+    params[-1] = Parameter(params[-1].detach().to(memory_format=torch.channels_last))
+    params[1] = Parameter(params[1].detach().t().contiguous().t())
+    return params
+
+
+def _all_params(optimizer: LionBase) -> list[Tensor]:
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+def _train(optimizer: LionBase, steps: int, seed: int = 1) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for param in _all_params(optimizer):
+            if param.requires_grad:
+                grad = torch.randn(param.shape, generator=generator) + 0.2
+                param.grad = torch.where(grad.abs() < 0.1, 0, grad).to(param.dtype)
+        optimizer.step()
+
+
+def _bits(optimizer: LionBase) -> list[Tensor]:
+    params = _all_params(optimizer)
+    state = [value for entry in optimizer.state.values() for value in entry.values()]
+    counters = [group["step"] for group in optimizer.param_groups]
+    return [*(param.detach() for param in params), *state, *counters]
+
+
+def _equal(*optimizers: LionBase) -> bool:
+    first, second = map(_bits, optimizers)
+    assert len(first) == len(second)
+    return all(map(torch.equal, first, second))
+
+
+def _path(optimizer: LionBase) -> set[str]:
+    return {line.split()[-1] for line in repr(optimizer).splitlines() if "path:" in line}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_gives_the_bits_of_the_loop(kind: str, name: str) -> None:
+    """The kernel is chosen without being asked for, and 200 steps of it equal the loop's."""
+    chosen = KINDS[kind](_params(), lr=1e-2, **OPTIONS[name])
+    plain = KINDS[kind](_params(), lr=1e-2, foreach=False, **OPTIONS[name])
+    for optimizer in (chosen, plain):
+        optimizer.param_groups[0]["horizon"] = 10.0
+        _train(optimizer, 200)
+    assert (_path(chosen), _path(plain)) == ({"cpu"}, {"loop"})
+    assert _equal(chosen, plain)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "split"])
+@pytest.mark.parametrize("state_dtype", [None, torch.float32], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_gives_the_bits_of_the_loop(kind: str, rounding: str, state_dtype: Any) -> None:
+    """bfloat16 weights are rounded as torch rounds them."""
+    options = {"lr": 1e-2, "weight_decay": 0.1, "rounding": rounding, "state_dtype": state_dtype}
+    chosen = KINDS[kind](_params(torch.bfloat16), **options)
+    plain = KINDS[kind](_params(torch.bfloat16), foreach=False, **options)
+    for optimizer in (chosen, plain):
+        _train(optimizer, 100)
+    assert _path(chosen) == {"cpu"}
+    assert _equal(chosen, plain)
+
+
+PLAIN: list[dict[str, Any]] = [
+    {"differentiable": True},
+    {"cautious_wd": True},
+    {"clipnorm": 1.0},
+    {"clipvalue": 1.0},
+    {"global_clipnorm": 1.0},
+    {"loss_scale_factor": 2.0},
+    {"gradient_accumulation_steps": 2},
+    {"nonfinite": "skip"},
+    {"nonfinite": "raise"},
+    {"capturable": True},
+]
+
+
+@pytest.mark.parametrize("options", PLAIN, ids=str)
+def test_options_without_kernel_go_without_a_word(options: dict[str, Any]) -> None:
+    """They take torch's operations by themselves, and are refused with `fused=True`."""
+    assert _path(Lion(_params(), **options)) <= {"loop", "foreach"}
+    with pytest.raises(ValueError, match=r"Invalid fused: True with "):
+        Lion(_params(), fused=True, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.complex64], ids=str)
+def test_dtypes_without_kernel_go_without_a_word(dtype: torch.dtype) -> None:
+    """They take torch's operations by themselves, and are refused with `fused=True`."""
+    optimizer = Lion(_params(dtype), lr=1e-2)
+    _train(optimizer, 2)
+    assert _path(optimizer) == {"foreach"}
+    with pytest.raises(RuntimeError, match=r"`fused=True` requires a kernel for torch\..* on cpu"):
+        Lion(_params(dtype), fused=True)
+
+
+def test_fused_true_takes_the_kernel() -> None:
+    """Asked for by name, by lion-pytorch's name, or left out, it is the same."""
+    assert {*_path(Lion(_params(), fused=True)), *_path(Lion(_params(), use_triton=True))} == {
+        "cpu"
+    }
+    assert _path(Lion(_params(), fused=False)) == {"foreach"}
+
+
+def _swap_weights(optimizer: LionBase) -> None:
+    for param in _all_params(optimizer):
+        param.data = param.data.clone() * 0.5
+
+
+def _swap_state(optimizer: LionBase) -> None:
+    for entry in optimizer.state.values():
+        entry["exp_avg"] = entry["exp_avg"].clone() * 0.5
+
+
+def _reload(optimizer: LionBase) -> None:
+    saved = copy.deepcopy(optimizer.state_dict())
+    for entry in saved["state"].values():
+        entry["exp_avg"].mul_(0.5)
+    optimizer.load_state_dict(saved)
+
+
+def _clear(optimizer: LionBase) -> None:
+    optimizer.state.clear()
+
+
+def _freeze(optimizer: LionBase) -> None:
+    param = _all_params(optimizer)[0]
+    param.requires_grad_(False)
+    param.grad = None
+
+
+def _thaw(optimizer: LionBase) -> None:
+    _all_params(optimizer)[-2].requires_grad_(True)
+
+
+def _add_group(optimizer: LionBase) -> None:
+    optimizer.add_param_group({"params": [Parameter(torch.ones(5))], "lr": 0.1})
+
+
+def _replace_parameter(optimizer: LionBase) -> None:
+    group = optimizer.param_groups[0]
+    old, new = group["params"][0], Parameter(torch.ones(63))
+    optimizer.state[new] = optimizer.state.pop(old)
+    group["params"][0] = new
+
+
+def _other_options(optimizer: LionBase) -> None:
+    optimizer.param_groups[0].update(lr=0.03, maximize=True, weight_decay=0.2, betas=(0.8, 0.9))
+
+
+def _other_path(optimizer: LionBase) -> None:
+    optimizer.param_groups[0]["clipnorm"] = 0.5
+
+
+def _other_dtype(optimizer: LionBase) -> None:
+    for param in _all_params(optimizer):
+        param.data = param.data.double()
+
+
+CHANGES = [
+    _swap_weights, _swap_state, _reload, _clear, _freeze, _thaw, _add_group, _replace_parameter,
+    _other_options, _other_path, _other_dtype,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
+@pytest.mark.parametrize("kind", ["lion", "lion_sf"])
+def test_what_is_kept_never_goes_stale(kind: str, change: Callable[[LionBase], None]) -> None:
+    """Whatever is changed between two steps, the next ones are those of the loop."""
+    pair = [
+        KINDS[kind](_params(), lr=1e-2, weight_decay=0.1, **way) for way in ({}, {"foreach": False})
+    ]
+    for optimizer in pair:
+        _all_params(optimizer)[-2].requires_grad_(False)
+        _train(optimizer, 3)
+        change(optimizer)
+        if change is _other_dtype:
+            for param in _all_params(optimizer):
+                param.grad = None
+        _train(optimizer, 3, seed=2)
+    assert _equal(*pair)
+
+
+def test_gradients_of_another_layout() -> None:
+    """Transposed and expanded gradients are read where they are meant."""
+    pair = [Lion(_params(), lr=1e-2, **way) for way in ({}, {"foreach": False})]
+    for optimizer in pair:
+        for param in _all_params(optimizer):
+            param.grad = torch.ones(()).expand(param.shape)
+        optimizer.step()
+        for param in _all_params(optimizer):
+            mixed = torch.sin(torch.arange(param.numel()).float()).view(param.shape[::-1])
+            param.grad = mixed.permute(*reversed(range(param.ndim)))
+        optimizer.step()
+    assert _equal(*pair)
+
+
+def test_a_sparse_gradient_in_a_later_step() -> None:
+    """It is refused though earlier ones were dense, and nothing changes."""
+    table = torch.nn.Embedding(4, 3, sparse=True)
+    optimizer = Lion(table.parameters())
+    table.weight.grad = torch.ones(4, 3)
+    optimizer.step()
+    before = table.weight.detach().clone()
+    table.weight.grad = None
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+        optimizer.step()
+    assert torch.equal(table.weight, before)
+
+
+def test_autograd_hears_of_the_write() -> None:
+    """A weight that was saved for a backward pass cannot be used after the step."""
+    weight = Parameter(torch.ones(3))
+    optimizer = Lion([weight])
+    weight.grad = torch.ones(3)
+    loss = (weight * weight).sum()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
