@@ -137,9 +137,8 @@ def test_dtypes_without_kernel_go_without_a_word(dtype: torch.dtype) -> None:
 
 def test_fused_true_takes_the_kernel() -> None:
     """Asked for by name, by lion-pytorch's name, or left out, it is the same."""
-    assert {*_path(Lion(_params(), fused=True)), *_path(Lion(_params(), use_triton=True))} == {
-        "cpu"
-    }
+    assert _path(Lion(_params(), fused=True)) == {"cpu"}
+    assert _path(Lion(_params(), use_triton=True)) == {"cpu"}
     assert _path(Lion(_params(), fused=False)) == {"foreach"}
 
 
@@ -231,7 +230,7 @@ def test_gradients_of_another_layout() -> None:
         optimizer.step()
         for param in _all_params(optimizer):
             mixed = torch.sin(torch.arange(param.numel()).float()).view(param.shape[::-1])
-            param.grad = mixed.permute(*reversed(range(param.ndim)))
+            param.grad = mixed.permute(tuple(reversed(range(param.ndim))))
         optimizer.step()
     assert _equal(*pair)
 
