@@ -71,6 +71,8 @@ class Plan:
         self._arranged_for: Any = None
         self._strides: Any = None
         self._here: Any = None
+        self._addresses: list[int] = []
+        self._aligned: list[bool] = []
         self._misfits: list[int] = []
         self._moving = Moving(self._device, self._groups, len(self._entries))
 
@@ -281,7 +283,10 @@ class Plan:
     ) -> Tables:
         """The tables; made anew if tensors have moved, or need other kernels."""
         dtypes = list(map(_DTYPE, grads))
-        aligned = [address % WIDTH == 0 for address in addresses]
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._aligned = [address % WIDTH == 0 for address in addresses]
+        aligned = self._aligned
         options = [(h.rounding, h.seed, h.cautious, h.agreement) for h in hypers]
         if self._tables is None or self._arranged_for != (dtypes, aligned, options):
             for entry, grad in zip(self._entries, grads, strict=True):
