@@ -218,6 +218,16 @@ def test_nothing_waits_for_the_device():
     assert bool(case.param.isfinite().all())
 
 
+def test_two_captures_in_a_row():
+    """A capture takes the memory that the step before it made ready; one more finds none."""
+    case = drawn(30)
+    moving = plan_of([entry(case)])._moving
+    assert moving._ready_staging(capturing=True) is not None
+    with pytest.raises(RuntimeError, match="there must be one without a capture"):
+        moving._ready_staging(capturing=True)
+    assert moving._ready_staging(capturing=False) is not None
+
+
 @kernels.on_device
 @pytest.mark.parametrize("options", [{}, {"agreement": "tensor"}], ids=["lion", "lion_sf"])
 def test_a_captured_step(options):
