@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+
 from support import kernels
 from support.kernels import BLOCK, CHUNK, DEVICE, EDGES, by_the_loop, drawn, entry, hypers
 
@@ -129,8 +130,6 @@ def test_groups_with_numbers_of_their_own():
     ]
     members = [0, 1, 2, 1]
     expected = by_the_loop(cases, groups=members, group_options=own)
-    plan = plan_of(
-        [entry(case, group=group) for case, group in zip(cases, members, strict=True)]
-    )
+    plan = plan_of([entry(case, group=group) for case, group in zip(cases, members, strict=True)])
     plan.step([case.grad for case in cases], [hypers(**each) for each in own])
     kernels.assert_equal(cases, expected)

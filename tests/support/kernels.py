@@ -14,8 +14,8 @@ from liontool.optim.kernels.triton_layout import Entry, Hypers, interpreted, mis
 DEVICE = "cpu" if interpreted() else "cuda"
 
 # Chunk and block of the tests: small, since the interpreter takes its time for each turn of a loop.
-CHUNK, BLOCK = 512, 128
-EDGES = (0, 1, 15, 16, 17, CHUNK - 1, CHUNK, CHUNK + 1, 4 * CHUNK)
+CHUNK, BLOCK = 256, 128
+EDGES = (0, 1, 15, 16, 17, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK)
 
 marks = [
     pytest.mark.gpu,

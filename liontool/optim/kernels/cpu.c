@@ -58,7 +58,8 @@ typedef struct {
 
 typedef struct {
     float decay, beta1, gradient1, beta2, gradient2, agree, differ;
-    uint32_t flip; /* the bit that turns the gradient round, or 0 */
+    uint32_t flip; /* the bit that makes of the gradient the direction; the factors have it */
+    int is_signed; /* gradients that are not 0 are counted */
 } Factors;
 
 typedef struct {
@@ -78,6 +79,7 @@ typedef Counts Sweep(int what, int64_t kind, Stretch stretch, const Factors *f);
 #define JOIN(name, set) JOIN_(name, set)
 #define INLINE static inline __attribute__((always_inline))
 #define WIDTH (2 * LANES) /* elements that are computed side by side */
+#define AHEAD 2048        /* bytes that are asked for before they are needed */
 
 INLINE int writes_weight(int what) {
     return what == UPDATE || what == UPDATE_CAUTIOUS || what == APPLY;
@@ -154,10 +156,18 @@ static double agreement_scale(const Group *group, const Cell *cell) {
 }
 
 static Factors factors_of(const Group *group) {
-    Factors f = {(float)group->decay,     (float)group->beta1, (float)group->gradient1,
-                 (float)group->beta2,     (float)group->gradient2,
-                 (float)group->lr,        (float)group->lr,
-                 group->maximize ? 0x80000000u : 0};
+    double sign = group->maximize ? -1.0 : 1.0;
+    Factors f = {
+        .decay = (float)group->decay,
+        .beta1 = (float)group->beta1,
+        .gradient1 = (float)(sign * group->gradient1),
+        .beta2 = (float)group->beta2,
+        .gradient2 = (float)(sign * group->gradient2),
+        .agree = (float)group->lr,
+        .differ = (float)group->lr,
+        .flip = group->maximize ? 0x80000000u : 0,
+        .is_signed = group->agreement == SIGNED,
+    };
     return f;
 }
 
@@ -287,11 +297,14 @@ void liontool_step(const Tensor *tensors, int64_t tensor_count, const char *cons
 #define store_split OF_SET(store_split)
 #define with_lacking OF_SET(with_lacking)
 #define sign_of OF_SET(sign_of)
+#define agrees OF_SET(agrees)
 #define updated OF_SET(updated)
-#define encoded OF_SET(encoded)
-#define decoded OF_SET(decoded)
+#define with_codes OF_SET(with_codes)
+#define step_of OF_SET(step_of)
+#define steps_of OF_SET(steps_of)
 #define step_pair OF_SET(step_pair)
 #define step_rest OF_SET(step_rest)
+#define look_ahead OF_SET(look_ahead)
 #define swept OF_SET(swept)
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -309,6 +322,7 @@ typedef struct {
 typedef struct {
     ints agreeing, given; /* negative */
     uints codes;
+    floats steps; /* of the codes */
 } Sums;
 
 /* ---- loads and stores */
@@ -346,16 +360,20 @@ INLINE TARGET void store_upper(char *to, int64_t i, uints a, uints b, int words)
     }
 }
 
-/* The pattern whose upper half is the nearest bfloat16, of halfway cases the even one. */
-INLINE TARGET uints nearest(floats x) {
-    uints bits = (uints)x, is_nan = (uints)(x != x);
-    uints even = bits + 0x7fffu + ((bits >> 16) & 1u);
+/* The pattern whose upper half is the nearest bfloat16, of halfway cases the even one. The carry
+ * could make another thing of a NaN, but not of one whose lower half is 0: so are those that
+ * arithmetic makes, and those that it passes on from bfloat16. */
+INLINE TARGET uints nearest(floats x, int from_bf16) {
+    uints bits = (uints)x;
+    uints even = bits + (((bits >> 16) & 1u) + 0x7fffu);
+    if (from_bf16) return even;
+    uints is_nan = (uints)(x != x);
     return (even & ~is_nan) | ((bits | 0x400000u) & is_nan);
 }
 
 INLINE TARGET void store(char *to, int64_t i, Pair x, int bf16, int words) {
     if (bf16) {
-        store_upper(to, i, nearest(x.a), nearest(x.b), words);
+        store_upper(to, i, nearest(x.a, words), nearest(x.b, words), words);
     } else {
         memcpy(to + 4 * i, &x.a, sizeof x.a);
         memcpy(to + 4 * (i + LANES), &x.b, sizeof x.b);
@@ -402,62 +420,85 @@ INLINE TARGET void store_split(char *to, char *lacking, int64_t i, Pair x, int w
 /* Sign of the mix, NaN where that is not finite. */
 INLINE TARGET floats sign_of(floats g, floats m, const Factors *f) {
     floats mix = f->beta1 * m + f->gradient1 * g;
-    floats sign = __builtin_convertvector((ints)(mix < 0.0f) - (ints)(mix > 0.0f), floats);
-    return sign + 0.0f * mix;
+    uints sign = ((uints)mix & 0x80000000u) | 0x3f800000u;
+    return (floats)(sign & (uints)(mix != 0.0f)) + 0.0f * mix;
+}
+
+/* Where the update points along the direction. */
+INLINE TARGET uints agrees(floats u, floats g, const Factors *f) {
+    return (uints)(u * (floats)((uints)g ^ f->flip) > 0.0f);
 }
 
 INLINE TARGET floats updated(floats p, floats g, floats u, const Factors *f, int cautious) {
     if (!cautious) return p * f->decay - f->agree * u;
-    uints agrees = (uints)(u * g > 0.0f);
+    uints same = agrees(u, g, f);
     floats agree = (floats){0} + f->agree, differ = (floats){0} + f->differ;
-    floats size = (floats)(((uints)agree & agrees) | ((uints)differ & ~agrees));
+    floats size = (floats)(((uints)agree & same) | ((uints)differ & ~same));
     return p * f->decay - size * u;
 }
 
-/* 0, 1 for 1, 2 for -1, 3 for NaN. */
-INLINE TARGET uints encoded(floats u) {
-    uints is_nan = (uints)(u != u);
-    return ((uints)(u > 0.0f) & 1u) | ((uints)(u < 0.0f) & 2u) | (is_nan & 3u);
+/* Two bits for each update: 0 for -1, 1 for 0, 2 for 1, 3 for NaN. They are the lowest bit of the
+ * exponent and the highest of the mantissa of 2, 3, 4 and NaN. Eight pairs share a vector, the last
+ * one in the highest bits. */
+INLINE TARGET uints with_codes(uints codes, Pair u) {
+    uints a = (uints)(u.a + 3.0f) << 6, b = (uints)(u.b + 3.0f) << 8;
+    return (codes >> 4) | (a & 0x30000000u) | (b & 0xc0000000u);
 }
 
-INLINE TARGET floats decoded(uints code) {
-    floats u = __builtin_convertvector((ints)(code & 1u) - (ints)(code >> 1), floats);
-    return (floats)((uints)u | ((uints)(code == 3u) & 0x7fc00000u));
+/* What to subtract from the weight for the code in the lowest bits; `steps` are that of all codes. */
+INLINE TARGET floats step_of(uints codes, floats steps) {
+#if LANES > 4 && !defined(__clang__)
+    return __builtin_shuffle(steps, (ints)codes); /* an index is taken modulo LANES */
+#else
+    uints code = codes & 3u;
+    floats u = (floats)((code << 22) | 0x40000000u) - 3.0f;
+    return steps[2] * (floats)((uints)u | ((uints)(code == 3u) & 0x7fc00000u));
+#endif
+}
+
+/* The four steps, as often as they go into a vector. */
+INLINE TARGET floats steps_of(float size) {
+    const float updates[4] = {-1.0f, 0.0f, 1.0f, NAN};
+    floats steps;
+    for (int lane = 0; lane < LANES; lane++) steps[lane] = size * updates[lane % 4];
+    return steps;
 }
 
 /* What `what` does with the elements i to i + WIDTH, which lie at `at`. All flags are constants. */
 INLINE TARGET void step_pair(int what, Stretch s, const Factors *f, Sums *sums, int64_t i,
                              int64_t at, int weight_bf16, int momentum_bf16, int split) {
     const int words = weight_bf16 && momentum_bf16;
-    const int shift = (int)((uint64_t)i / WIDTH % 8) * 4;
-    Pair g = {{0}, {0}}, m, u, p;
-    if (what == APPLY) {
-        if (shift == 0) memcpy(&sums->codes, s.codes + i / 16, sizeof sums->codes);
-        u.a = decoded((sums->codes >> shift) & 3u);
-        u.b = decoded((sums->codes >> (shift + 2)) & 3u);
-    } else {
+    const int place = (int)((uint64_t)i / WIDTH % 8); /* among the pairs that share codes */
+    Pair g, m, u, p;
+    if (what != APPLY) {
         g = load(s.grad, at, weight_bf16, words);
-        g.a = (floats)((uints)g.a ^ f->flip);
-        g.b = (floats)((uints)g.b ^ f->flip);
         m = load(s.momentum, at, momentum_bf16, words);
         u.a = sign_of(g.a, m.a, f);
         u.b = sign_of(g.b, m.b, f);
     }
     if (what == COUNT || what == ENCODE) {
-        sums->agreeing += (ints)(u.a * g.a > 0.0f) + (ints)(u.b * g.b > 0.0f);
-        sums->given += (ints)(g.a != 0.0f) + (ints)(g.b != 0.0f);
+        sums->agreeing += (ints)agrees(u.a, g.a, f) + (ints)agrees(u.b, g.b, f);
+        if (f->is_signed) sums->given += (ints)(g.a != 0.0f) + (ints)(g.b != 0.0f);
     }
     if (what == ENCODE) {
-        if (shift == 0) sums->codes = (uints){0};
-        sums->codes |= (encoded(u.a) | encoded(u.b) << 2) << shift;
-        if (shift == 28 || i + WIDTH >= s.numel)
-            memcpy(s.codes + (i - i % (8 * WIDTH)) / 16, &sums->codes, sizeof sums->codes);
+        sums->codes = with_codes(sums->codes, u);
+        if (place == 7 || i + WIDTH >= s.numel) {
+            uints codes = sums->codes >> (28 - 4 * place);
+            memcpy(s.codes + (i / WIDTH - place) * WIDTH / 16, &codes, sizeof codes);
+        }
     }
     if (writes_weight(what)) {
         p = load(s.weight, at, weight_bf16, words);
         if (split) p = load_lacking(p, s.residual, at, words);
-        p.a = updated(p.a, g.a, u.a, f, what == UPDATE_CAUTIOUS);
-        p.b = updated(p.b, g.b, u.b, f, what == UPDATE_CAUTIOUS);
+        if (what == APPLY) {
+            if (place == 0) memcpy(&sums->codes, s.codes + i / 16, sizeof sums->codes);
+            p.a = p.a * f->decay - step_of(sums->codes, sums->steps);
+            p.b = p.b * f->decay - step_of(sums->codes >> 2, sums->steps);
+            sums->codes >>= 4;
+        } else {
+            p.a = updated(p.a, g.a, u.a, f, what == UPDATE_CAUTIOUS);
+            p.b = updated(p.b, g.b, u.b, f, what == UPDATE_CAUTIOUS);
+        }
         if (split)
             store_split(s.weight, s.residual, at, p, words);
         else
@@ -491,14 +532,26 @@ INLINE TARGET void step_rest(int what, Stretch s, const Factors *f, Sums *sums, 
     if (split) memcpy(s.residual + i * 2, residual, rest * 2);
 }
 
+/* Asks for what comes after a page's end, where the processor itself does not look ahead. */
+INLINE TARGET void look_ahead(const char *from, int64_t size) {
+    for (int64_t line = 0; line < size; line += 64) __builtin_prefetch(from + AHEAD + line);
+}
+
 INLINE TARGET Counts swept(int what, Stretch s, const Factors *shared, int weight_bf16,
                            int momentum_bf16, int split) {
     const Factors own = *shared, *f = &own; /* no store can change a copy: it stays in registers */
-    Sums sums = {{0}, {0}, {0}};
+    const int64_t weight_size = weight_bf16 ? 2 : 4, momentum_size = momentum_bf16 ? 2 : 4;
+    Sums sums = {{0}, {0}, {0}, steps_of(f->agree)};
     Counts counts = {0, 0};
     int64_t i = 0;
-    for (; i + WIDTH <= s.numel; i += WIDTH)
+    for (; i + WIDTH <= s.numel; i += WIDTH) {
+        if (writes_weight(what)) look_ahead(s.weight + i * weight_size, WIDTH * weight_size);
+        if (what != APPLY) {
+            look_ahead(s.grad + i * weight_size, WIDTH * weight_size);
+            look_ahead(s.momentum + i * momentum_size, WIDTH * momentum_size);
+        }
         step_pair(what, s, f, &sums, i, i, weight_bf16, momentum_bf16, split);
+    }
     if (i < s.numel) step_rest(what, s, f, &sums, i, weight_bf16, momentum_bf16, split);
     if (what == COUNT || what == ENCODE) {
         int32_t agreeing[LANES], given[LANES];

@@ -138,9 +138,9 @@ class Plan:
         self._last = schedule
 
     def counts(self) -> list[tuple[int, int]]:
-        """Of each entry in the last step: agreeing elements, elements with a gradient.
+        """Of each entry in the last step: agreeing elements, and with a signed agreement given ones.
 
-        Zeros where no option needed them.
+        Given are those with a gradient that is not 0. Zeros where no option needed them.
         """
         cells = self._last.cells[: CELL * len(self._entries)]
         return list(zip(cells[3::CELL], cells[4::CELL], strict=True))

@@ -61,12 +61,7 @@ def instruction_sets() -> list[str]:
     return [name for i, name in enumerate(INSTRUCTION_SETS) if kernel.liontool_has_set(i)]
 
 
-def command(compiler: list[str], source: Path, output: Path) -> list[str]:
-    """What compiles a C file to a shared object."""
-    return [*compiler, *FLAGS, str(source), "-o", str(output), *LIBRARIES]
-
-
-def build(source: Path) -> Path:
+def build(source: Path, more_flags: tuple[str, ...] = ()) -> Path:
     """Compile a C file into the user's cache, unless that was done before.
 
     Processes that do so at once do not disturb each other: each renames a file of its own.
@@ -74,13 +69,13 @@ def build(source: Path) -> Path:
     Raises:
         NoKernelError: It cannot be compiled, or there is no place for it.
     """
-    compiler = _compiler()
+    compiler = [*_compiler(), *FLAGS, *more_flags]
     folder = _cache()
     output = folder / f"{source.stem}-{_fingerprint(source, compiler)}.so"
     if not output.exists():
         with tempfile.TemporaryDirectory(dir=folder) as private:
             built = Path(private) / output.name
-            _compile(command(compiler, source, built))
+            _compile([*compiler, str(source), "-o", str(built), *LIBRARIES])
             built.replace(output)
     return output
 
@@ -144,7 +139,7 @@ def _fingerprint(source: Path, compiler: list[str]) -> str:
     """Changes with everything that the result of compiling depends on."""
     path = Path(compiler[0]).resolve()
     age = path.stat()
-    parts = (compiler, FLAGS, path, age.st_size, age.st_mtime_ns, platform.libc_ver())
+    parts = (compiler, path, age.st_size, age.st_mtime_ns, platform.libc_ver())
     machine = (platform.system(), platform.machine())
     digest = hashlib.sha256(source.read_bytes() + repr((parts, machine)).encode())
     return digest.hexdigest()[:20]

@@ -61,10 +61,11 @@ class Moving:
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         # A replay sends what its capture saw: after a capture nobody knows what the device has.
         if capturing or self._captured or found != self._sent:
-            staging = self._filled(*found)
+            staging = self._ready_staging(capturing)
+            self._fill(staging.numpy(), *found)
             self._table.copy_(staging, non_blocking=True)
             self._sent = found
-            if capturing:
+            if capturing:  # the graph copies from this memory again and again
                 self._captured.append((staging, keep))
             else:
                 self._staging = self._new_staging()
@@ -73,17 +74,23 @@ class Moving:
                 self.hypers, num_warps=1, enable_fp_fusion=False
             )
 
-    def _filled(
-        self, addresses: list[int], rows: list[tuple[list[float], list[int]]], limit: float | None
-    ) -> Tensor:
-        """Pinned memory with the table, from which nothing is being copied."""
-        if self._staging is None:
-            raise RuntimeError(
-                "a graph can capture one step between two that are not captured: "
-                "do a step outside before the next capture"
-            )
+    def _ready_staging(self, capturing: bool) -> Tensor:
+        """Memory from which nothing is being copied; a capture must not allocate any."""
         staging, self._staging = self._staging, None
-        words = staging.numpy()
+        if staging is not None:
+            return staging
+        if capturing:
+            raise RuntimeError("between two captures of a step there must be one without a capture")
+        return self._new_staging()
+
+    def _fill(
+        self,
+        words: Any,
+        addresses: list[int],
+        rows: list[tuple[list[float], list[int]]],
+        limit: float | None,
+    ) -> None:
+        """Write the table as 64-bit words."""
         floats = words[: self._head].view(np.float64)
         for group, (numbers, pointers) in enumerate(rows):
             start, end = group * _HYPERS, (group + 1) * _HYPERS
@@ -91,7 +98,6 @@ class Moving:
             words[end - len(pointers) : end] = pointers
         floats[self._head - 2 :] = 0.0 if limit is None else limit
         words[self._head :] = addresses
-        return staging
 
     def _new_staging(self) -> Tensor:
         # torch keeps pinned memory from being used again until copies from it are done.

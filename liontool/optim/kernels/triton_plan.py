@@ -55,12 +55,10 @@ class Plan:
             entries: At least one, each without a reason against it, see `unsupported`.
             tile: Another one only for tests.
         """
-        self._entries = list(entries)
+        self.adopt(entries)
         self._tile = tile
         self._device = self._entries[0].param.device
         self._groups = 1 + max(entry.group for entry in self._entries)
-        self._params = [entry.param for entry in self._entries]
-        self._changed = [tensor for entry in self._entries for tensor in entry.tensors()]
         in_group = [entry.group for entry in self._entries]
         whole = [entry.all_elements for entry in self._entries]
         members: list[list[int]] = [[] for _ in range(self._groups)]
@@ -73,8 +71,20 @@ class Plan:
         self._arranged_for: Any = None
         self._strides: Any = None
         self._here: Any = None
+        self._addresses: list[int] = []
+        self._aligned: list[bool] = []
         self._misfits: list[int] = []
         self._moving = Moving(self._device, self._groups, len(self._entries))
+
+    def adopt(self, entries: Sequence[Entry]) -> None:
+        """Step on these tensors from now on; they are where the others were, and what they were.
+
+        Args:
+            entries: Empty to keep nothing alive until the next ones come.
+        """
+        self._entries = list(entries)
+        self._params = [entry.param for entry in self._entries]
+        self._changed = [tensor for entry in self._entries for tensor in entry.tensors()]
 
     @staticmethod
     def unsupported(
@@ -273,7 +283,10 @@ class Plan:
     ) -> Tables:
         """The tables; made anew if tensors have moved, or need other kernels."""
         dtypes = list(map(_DTYPE, grads))
-        aligned = [address % WIDTH == 0 for address in addresses]
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._aligned = [address % WIDTH == 0 for address in addresses]
+        aligned = self._aligned
         options = [(h.rounding, h.seed, h.cautious, h.agreement) for h in hypers]
         if self._tables is None or self._arranged_for != (dtypes, aligned, options):
             for entry, grad in zip(self._entries, grads, strict=True):

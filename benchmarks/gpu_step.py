@@ -1,0 +1,357 @@
+"""How fast is a step on a GPU, against what memory allows and against every peer that is there?
+
+First what the card copies per second, then whether each peer computes Lion at all, then the times:
+ours and the peers on the tensors of GPT-2 124M, of models of 1.3 and 7 billion parameters, and on
+3,000 small tensors, in float32 and bfloat16.
+
+    wall   ms of a step among many in a row, by events on the device
+    GB/s   bytes that the algorithm must move, over that time; %: of what the card copies
+    host   microseconds that a call of step() takes, with nothing left to do on the device
+    launch kernels of a step, and `device` the ms that they take together, by torch.profiler
+
+A peer that is not installed, or fails, is named with the reason. Without a GPU nothing is measured.
+
+    python benchmarks/gpu_step.py [--models gpt2,1.3b,7b,small] [--dtypes fp32,bf16]
+                                  [--peers liontool,torch] [--json FILE] [--selftest]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+HYPERS: dict[str, Any] = {"lr": 1e-4, "betas": (0.9, 0.99), "weight_decay": 0.1}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Shapes = list[tuple[int, ...]]
+
+
+def gpt(width: int, layers: int, vocabulary: int = 50257, context: int = 1024) -> Shapes:
+    """The parameters of a GPT-2."""
+    block: Shapes = [(width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,)]
+    block += [(width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,)]
+    return [(vocabulary, width), (context, width), *block * layers, (width,), (width,)]
+
+
+def llama(width: int, inner: int, layers: int, vocabulary: int = 32000) -> Shapes:
+    """The parameters of a Llama."""
+    block: Shapes = [
+        *[(width, width)] * 4,
+        *[(inner, width)] * 2,
+        (width, inner),
+        (width,),
+        (width,),
+    ]
+    return [(vocabulary, width), (vocabulary, width), *block * layers, (width,)]
+
+
+MODELS: dict[str, Callable[[], Shapes]] = {
+    "gpt2": lambda: gpt(768, 12),
+    "1.3b": lambda: gpt(2048, 24, context=2048),
+    "7b": lambda: llama(4096, 11008, 32),
+    "small": lambda: [(16, 640)] * 3000,
+    "tiny": lambda: [(0,), (1,), (7,), (129,), (33, 65), (1024,)],
+}
+
+
+class Peer(NamedTuple):
+    """An optimizer to compare with.
+
+    Attributes:
+        make: Builds it from parameters and `HYPERS`.
+        moved: Bytes a parameter that it must move, from the bytes of an element.
+        lion: Whether its steps are Lion's, and are checked.
+    """
+
+    make: Callable[..., Any]
+    moved: Callable[[int], float]
+    lion: bool = True
+
+
+def found(module: str, name: str, **fixed: Any) -> Callable[..., Any]:
+    """What builds an optimizer of another package, once it is asked to."""
+
+    def make(params: Iterable[Tensor], **hypers: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(params, **hypers, **fixed)
+
+    return make
+
+
+class Compiled(torch.optim.Optimizer):
+    """Lion as anyone would write it for torch.compile."""
+
+    def __init__(self, params: Any, **hypers: Any) -> None:
+        super().__init__(params, hypers)
+        self._compiled = torch.compile(self._update, fullgraph=True)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for param in group["params"]:
+                if not self.state[param]:
+                    self.state[param]["exp_avg"] = torch.zeros_like(param)
+            grads = [param.grad for param in group["params"]]
+            momenta = [self.state[param]["exp_avg"] for param in group["params"]]
+            hypers = group["lr"], *group["betas"], group["weight_decay"]
+            self._compiled(group["params"], grads, momenta, *hypers)
+
+    @staticmethod
+    def _update(params, grads, momenta, lr, beta1, beta2, weight_decay):  # type: ignore[no-untyped-def]
+        updates = torch._foreach_mul(momenta, beta1)
+        torch._foreach_add_(updates, grads, alpha=1 - beta1)
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+        torch._foreach_add_(params, torch._foreach_sign(updates), alpha=-lr)
+        torch._foreach_lerp_(momenta, grads, 1 - beta2)
+
+
+PEERS: dict[str, Peer] = {
+    "liontool Lion": Peer(found("liontool.optim", "Lion"), lambda size: 5 * size),
+    "liontool Lion foreach": Peer(
+        found("liontool.optim", "Lion", foreach=True), lambda size: 5 * size
+    ),
+    "liontool Lion, caution": Peer(
+        found("liontool.optim", "Lion", cautious_factor=0.0), lambda size: 5 * size + 0.5, False
+    ),
+    "liontool LionSF": Peer(found("liontool.optim", "LionSF"), lambda size: 5 * size + 0.5, False),
+    "lion-pytorch triton": Peer(
+        found("lion_pytorch", "Lion", use_triton=True), lambda size: 5 * size
+    ),
+    "lion-pytorch loop": Peer(found("lion_pytorch", "Lion"), lambda size: 5 * size),
+    "timm foreach": Peer(found("timm.optim", "Lion", foreach=True), lambda size: 5 * size),
+    "optimi triton": Peer(found("optimi", "Lion", triton=True), lambda size: 5 * size),
+    "bitsandbytes Lion": Peer(found("bitsandbytes.optim", "Lion"), lambda size: 3 * size + 8),
+    "bitsandbytes Lion8bit": Peer(
+        found("bitsandbytes.optim", "Lion8bit"), lambda size: 3 * size + 2.03, False
+    ),
+    "FlashLion": Peer(found("flashoptim", "FlashLion"), lambda size: 3 * size + 4.13, False),
+    "DeepSpeed FusedLion": Peer(found("deepspeed.ops.lion", "FusedLion"), lambda size: 5 * size),
+    "torch.compile": Peer(Compiled, lambda size: 5 * size),
+    "torch AdamW fused": Peer(
+        found("torch.optim", "AdamW", fused=True), lambda size: 7 * size, False
+    ),
+    "torchao AdamW8bit": Peer(
+        found("torchao.optim", "AdamW8bit"), lambda size: 3 * size + 4.06, False
+    ),
+}
+
+
+class Clock:
+    """Times on a device; on the CPU only to try the script out."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+
+    def wait(self) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def each(self, call: Callable[[], Any], times: int) -> float:
+        """Milliseconds of a call among many in a row: the median of three series."""
+        return statistics.median(self._series(call, times) for _ in range(3))
+
+    def host(self, call: Callable[[], Any], times: int) -> float:
+        """Microseconds until a call comes back, with nothing queued before it."""
+        seconds = []
+        for _ in range(times):
+            self.wait()
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds) * 1e6
+
+    def kernels(self, call: Callable[[], Any]) -> tuple[float, float]:
+        """Kernels of a call, and the milliseconds that they take together."""
+        if not self.on_gpu:
+            return math.nan, math.nan
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            for _ in range(3):
+                call()
+            self.wait()
+        ran = [each for each in profile.events() if str(each.device_type).endswith("CUDA")]
+        return len(ran) / 3, sum(each.time_range.elapsed_us() for each in ran) / 3e3
+
+    def _series(self, call: Callable[[], Any], times: int) -> float:
+        self.wait()
+        if not self.on_gpu:
+            start = time.perf_counter()
+            for _ in range(times):
+                call()
+            return (time.perf_counter() - start) * 1e3 / times
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        for _ in range(times):
+            call()
+        last.record()
+        self.wait()
+        return float(first.elapsed_time(last)) / times
+
+
+def drawn(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> list[torch.nn.Parameter]:
+    """Parameters with gradients, the same in every call."""
+    generator = torch.Generator(device).manual_seed(0)
+    params = []
+    for shape in shapes:
+        weight = torch.empty(shape, dtype=dtype, device=device)
+        param = torch.nn.Parameter(weight.normal_(0, 0.02, generator=generator))
+        param.grad = torch.empty_like(weight).normal_(0, 1e-3, generator=generator)
+        params.append(param)
+    return params
+
+
+def copied(device: torch.device, clock: Clock, size: int) -> float:
+    """GB/s, read and written, of a copy on the device."""
+    source = torch.ones(size, device=device)
+    target = torch.empty_like(source)
+    milliseconds = clock.each(lambda: target.copy_(source), 10)
+    return 8 * size / milliseconds / 1e6
+
+
+def check(peer: Peer, dtype: torch.dtype, device: torch.device) -> str:
+    """Whether three steps are Lion's, on gradients that let rounding flip no sign."""
+    params = drawn([(1,), (129,), (256, 65), (100_003,)], dtype, device)
+    before = [param.detach().clone() for param in params]
+    grads = [param.grad.clone() for param in params if param.grad is not None]
+    optimizer = peer.make(params, **HYPERS)
+    # A small gradient against the momentum changes nothing, a large one turns the update round.
+    for factor in (1.0, -0.05, -1.0):
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad * factor
+        optimizer.step()
+    if not peer.lion:
+        moved = any(not torch.equal(*pair) for pair in zip(params, before, strict=True))
+        finite = all(bool(param.isfinite().all()) for param in params)
+        return "moves" if moved and finite else "WRONG: does not move, or to nowhere"
+    wrong = sum(map(_wrong, params, before, grads))
+    return "Lion" if wrong == 0 else f"WRONG in {wrong} elements"
+
+
+def _wrong(param: Tensor, start: Tensor, grad: Tensor) -> int:
+    """Elements that are further from Lion in float64 than three roundings explain."""
+    weight, direction = start.double(), grad.double().sign()
+    lr, decay = HYPERS["lr"], 1 - HYPERS["lr"] * HYPERS["weight_decay"]
+    for sign in (1, 1, -1):
+        weight = weight * decay - lr * sign * direction
+    allowed = 3 * torch.finfo(param.dtype).eps * weight.abs() + 1e-7
+    return int((~((param.double() - weight).abs() <= allowed)).sum())
+
+
+def measured(
+    peer: Peer,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    device: torch.device,
+    clock: Clock,
+    budget: float,
+) -> dict[str, float]:
+    """The figures of a peer on a list of tensors."""
+    params = drawn(shapes, dtype, device)
+    optimizer = peer.make(params, **HYPERS)
+    for _ in range(3):  # compiles, tunes, allocates
+        optimizer.step()
+    times = int(max(3, min(50, budget / max(clock.each(optimizer.step, 1), 1e-3))))
+    wall = clock.each(optimizer.step, times)
+    host = clock.host(optimizer.step, min(times, 20))
+    launches, device_ms = clock.kernels(optimizer.step)
+    moved = peer.moved(dtype.itemsize) * sum(param.numel() for param in params)
+    return {
+        "wall": wall,
+        "GB/s": moved / wall / 1e6,
+        "host": host,
+        "launch": launches,
+        "device": device_ms,
+    }
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:90]
+
+
+def free() -> None:
+    """Give memory back before the next peer."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def table(
+    model: str, dtype: str, peers: list[str], device: torch.device, clock: Clock, speed: float,
+    budget: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Print the rows of a model and return them."""
+    shapes = MODELS[model]()
+    numel = sum(math.prod(shape) for shape in shapes)
+    print(f"\n{model}, {dtype}: {len(shapes)} tensors, {numel / 1e6:,.1f}M parameters\n")
+    print("| optimizer | wall ms | GB/s | % | host us | launches | device ms |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for name in peers:
+        try:
+            row = measured(PEERS[name], shapes, DTYPES[dtype], device, clock, budget)
+        except Exception as error:  # a peer that fails is a finding
+            print(f"| {name} | {reason(error)} |")
+            continue
+        finally:
+            free()
+        rows.append({"model": model, "dtype": dtype, "optimizer": name, **row})
+        share = 100 * row["GB/s"] / speed
+        print(
+            f"| {name} | {row['wall']:.3f} | {row['GB/s']:,.0f} | {share:.0f} | "
+            f"{row['host']:.0f} | {row['launch']:.0f} | {row['device']:.3f} |",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", default="gpt2,1.3b,7b,small", help=", ".join(MODELS))
+    parser.add_argument("--dtypes", default="fp32,bf16")
+    parser.add_argument("--peers", default="", help="those whose name has one of these in it")
+    parser.add_argument("--budget", type=float, default=1500, help="ms of a series")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--selftest", action="store_true", help="try it out, on the CPU too")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not options.selftest:
+        print("no CUDA device, so there is nothing to measure; --selftest tries the script out")
+        return
+    if options.selftest:
+        options.models, options.budget = "tiny", 1.0
+    wanted = options.peers.split(",")
+    names = [name for name in PEERS if any(part in name for part in wanted)]
+    clock = Clock(device)
+    speed = copied(device, clock, 2**16 if options.selftest else 2**30)
+    card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, times mean nothing"
+    print(f"{card}, torch {torch.__version__}, copies {speed:,.0f} GB/s; {' '.join(sys.argv)}\n")
+    rows: list[dict[str, Any]] = []
+    for dtype in options.dtypes.split(","):
+        able = []
+        for name in names:
+            try:
+                verdict = check(PEERS[name], DTYPES[dtype], device)
+                able.append(name)
+            except Exception as error:
+                verdict = f"left out: {reason(error)}"
+            print(f"{dtype} {name}: {verdict}", flush=True)
+            free()
+        for model in options.models.split(","):
+            rows += table(model, dtype, able, device, clock, speed, options.budget)
+    if options.json is not None:
+        options.json.write_text(json.dumps({"card": card, "copies": speed, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
