@@ -99,24 +99,31 @@ def check(group: Group) -> None:
         RuntimeError: There is none for the device or the dtype of a parameter.
         ValueError: There is one, but not with an option of the group.
     """
+    refusal = refused(group)
+    if refusal is not None:
+        raise refusal
+
+
+def refused(group: Group) -> Exception | None:
+    """Why `fused=True` cannot be had, or None if it can or is not asked for."""
     if not group["fused"]:
-        return
+        return None
+    way_out = "leave fused out for the fastest path that there is"
     for param in group["params"]:
         kernel = next((each for each in KERNELS if each.reaches(param.device.type)), None)
-        reason = f"there is none for {param.device.type}"
+        reason: str | None = "there is none for this device"
         if kernel is not None:
-            reason = kernel.missing() or kernel.tensor_against(param) or ""
-        if kernel is None or reason:
-            raise RuntimeError(
-                f"`fused=True` requires a kernel for {param.dtype} on {param.device.type}: "
-                f"{reason}; leave fused out for the fastest path that there is"
-            )
+            reason = kernel.missing() or kernel.tensor_against(param)
+        if kernel is None or reason is not None:
+            wanted = f"{param.dtype} on {param.device.type}"
+            return RuntimeError(f"`fused=True` requires a kernel for {wanted}: {reason}; {way_out}")
         option = kernel.option_against(group)
         if option is not None:
-            raise ValueError(
+            return ValueError(
                 f"Invalid fused: True with {option}, which the {kernel.name} kernel does not have; "
-                "leave fused out for the fastest path that there is"
+                f"{way_out}"
             )
+    return None
 
 
 def _wanted(group: Group) -> bool:

@@ -37,7 +37,6 @@ def load(
     Raises:
         ValueError: It is Adam's state or no Lion's, it does not fit the parameters, or an option
             has an illegal value. Then the optimizer is as it was.
-        RuntimeError: The groups say `fused=True`, and there is no kernel for the parameters.
     """
     dropped = Dropped()
     state: dict[Any, Entry] = {}
@@ -86,7 +85,8 @@ def _completed(live: Group, saved: Mapping[str, Any], dropped: Dropped) -> Group
     _options.check_reference_lr(group)
     for param in live["params"]:
         _options.check_dtype(param, group)
-    _kernels.check({**group, "params": live["params"]})
+    if _kernels.refused({**group, "params": live["params"]}):
+        group["fused"] = live["fused"]  # a file from a machine with another kernel
     device = _scalars.counter_device({**group, "params": live["params"]})
     for name in _scalars.COUNTERS:
         group[name] = _scalars.counter(group[name], device)

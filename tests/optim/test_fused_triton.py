@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support import triton_runs
 
 NAMES = [f"{kind}, {case}" for kind in triton_runs.KINDS for case in triton_runs.CASES]
