@@ -212,9 +212,9 @@ def share_states(optimizer: Any, t: Tensors) -> None:
     for param, *shared in zip(t.params, t.exp_avgs, t.others, strict=True):
         state = getattr(optimizer, "state", {}).get(param, {})
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.dim() and value.shape == param.shape:
-                if value.dtype == param.dtype and shared:
-                    state[name] = shared.pop(0)
+            alike = isinstance(value, Tensor) and value.dtype == param.dtype
+            if alike and value.dim() and value.shape == param.shape and shared:
+                state[name] = shared.pop(0)
 
 
 def compare(t: Tensors, only: list[str], rounds: int) -> tuple[list[Candidate], float]:

@@ -15,6 +15,13 @@
 #include <stdint.h>
 #include <string.h>
 
+/* The newer version of pow, which sets no errno, would ask for glibc 2.29. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pow, pow@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pow, pow@GLIBC_2.17");
+#endif
+
 /* What a sweep does with a stretch of a tensor. */
 enum { UPDATE, UPDATE_CAUTIOUS, COUNT, ENCODE, APPLY };
 

@@ -134,13 +134,13 @@ class Plan:
             *(_start(schedule.cells), None if codes is None else codes.data_ptr()),
             *(self._set, cpu_threads.count() if threads is None else threads, cpu_threads.pool()),
         )
-        torch.autograd.graph.increment_version(self._written)
+        torch.autograd.graph.increment_version(self._params)
         self._last = schedule
 
     def counts(self) -> list[tuple[int, int]]:
-        """Of each entry in the last step: agreeing elements, and with a signed agreement given ones.
+        """Of each entry in the last step: agreeing elements, elements with a gradient.
 
-        Given are those with a gradient that is not 0. Zeros where no option needed them.
+        0 where no option needed them; the second only with a signed agreement.
         """
         cells = self._last.cells[: CELL * len(self._entries)]
         return list(zip(cells[3::CELL], cells[4::CELL], strict=True))
