@@ -221,7 +221,7 @@ class Plan:
         )
         size = self._moving.hypers[group * _HYPERS + triton_table.LR.value] * scale
         if hyper.cautious:
-            size = size / (agreeing.double() / whole).clamp(min=1e-5)
+            size = size * (1 / reference.share(agreeing, whole).clamp(min=1e-5))
         return size.expand(len(places))
 
     def _clip(
