@@ -151,7 +151,9 @@ def assert_same(ours: list[Entry], theirs: list[Entry]) -> None:
                 assert torch.equal(a.view(bits)[~a_nan], b.view(bits)[~b_nan]), name
 
 
-def assert_steps_equal(of: list[Entry], groups: list[Hypers], *, steps: int = 3) -> None:
+def assert_steps_equal(
+    of: list[Entry], groups: list[Hypers], *, steps: int = 3, wide: bool = False
+) -> None:
     """Kernel and definition do the same steps, on every instruction set, on one thread and two."""
     theirs = copied(of)
     ours = [
@@ -159,7 +161,7 @@ def assert_steps_equal(of: list[Entry], groups: list[Hypers], *, steps: int = 3)
     ]
     plans = [Plan(mine, name) for name, _, mine in ours]
     for _ in range(steps):
-        grads = gradients(of)
+        grads = [grad.float() if wide else grad for grad in gradients(of)]
         counts = expected(theirs, grads, groups)
         for plan, (_, threads, _) in zip(plans, ours, strict=True):
             plan.step(grads, groups, threads)
@@ -201,6 +203,7 @@ def test_caution(agreement: str | None, factor: float) -> None:
     assert_steps_equal(entries(groups=2), [group, hypers()])
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["", "wide-gradients"])
 @pytest.mark.parametrize("agreement", [None, "tensor", "group"])
 @pytest.mark.parametrize(
     ("param", "exp_avg", "split"),
@@ -213,13 +216,13 @@ def test_caution(agreement: str | None, factor: float) -> None:
     ],
 )
 def test_bfloat16(
-    param: torch.dtype, exp_avg: torch.dtype, split: bool, agreement: str | None
+    param: torch.dtype, exp_avg: torch.dtype, split: bool, agreement: str | None, wide: bool
 ) -> None:
     """bfloat16 of every tensor rounds as torch does, and split weights lose nothing."""
     torch.manual_seed(0)
     of = entries(param=param, exp_avg=exp_avg, split=split)
-    assert_steps_equal(of, [hypers(agreement=agreement)], steps=10)
-    assert_steps_equal(of, [hypers(agreement=agreement, cautious_factor=0.0)])
+    assert_steps_equal(of, [hypers(agreement=agreement)], steps=10, wide=wide)
+    assert_steps_equal(of, [hypers(agreement=agreement, cautious_factor=0.0)], wide=wide)
 
 
 @pytest.mark.parametrize("options", [{}, {"agreement": "tensor"}, {"cautious_factor": 0.0}])
@@ -324,7 +327,7 @@ def test_many_threads_with_little_to_do() -> None:
 
 def test_gradient_of_another_dtype_is_refused() -> None:
     """A gradient that would be misread is an error."""
-    with pytest.raises(ValueError, match="gradients must have the dtypes of their weights"):
+    with pytest.raises(ValueError, match="have the dtypes of their weights, or all float32"):
         Plan(entries((3,))).step([torch.zeros(3, dtype=BF16)], [hypers()])
 
 

@@ -25,8 +25,8 @@ __asm__(".symver pow, pow@GLIBC_2.17");
 /* What a sweep does with a stretch of a tensor. */
 enum { UPDATE, UPDATE_CAUTIOUS, COUNT, ENCODE, APPLY };
 
-/* Bits of the kind of a tensor. Gradients have the dtype of the weights. */
-enum { WEIGHT_BF16 = 1, MOMENTUM_BF16 = 2, SPLIT = 4 };
+/* Bits of the kind of a tensor; what is not bfloat16 is float32. */
+enum { WEIGHT_BF16 = 1, GRAD_BF16 = 2, MOMENTUM_BF16 = 4, SPLIT = 8 };
 
 /* How a tensor comes by the size of its step; the same numbers stand in cpu.py. */
 enum {
@@ -206,12 +206,13 @@ typedef struct {
 static Stretch stretch_of(const Step *step, int64_t t, int64_t start, int64_t end) {
     const Tensor *tensor = &step->tensors[t];
     int64_t weight_size = tensor->kind & WEIGHT_BF16 ? 2 : 4;
+    int64_t grad_size = tensor->kind & GRAD_BF16 ? 2 : 4;
     int64_t momentum_size = tensor->kind & MOMENTUM_BF16 ? 2 : 4;
     Stretch stretch = {
         .weight = tensor->weight + start * weight_size,
         .momentum = tensor->momentum + start * momentum_size,
         .residual = tensor->kind & SPLIT ? tensor->residual + start * 2 : 0,
-        .grad = step->grads[t] + start * weight_size,
+        .grad = step->grads[t] + start * grad_size,
         .codes = tensor->way == CODED ? step->codes + tensor->codes + start / 16 : 0,
         .numel = end - start,
     };
@@ -473,12 +474,14 @@ INLINE TARGET floats steps_of(float size) {
 
 /* What `what` does with the elements i to i + WIDTH, which lie at `at`. All flags are constants. */
 INLINE TARGET void step_pair(int what, Stretch s, const Factors *f, Sums *sums, int64_t i,
-                             int64_t at, int weight_bf16, int momentum_bf16, int split) {
-    const int words = weight_bf16 && momentum_bf16;
+                             int64_t at, const int kind) {
+    const int weight_bf16 = kind & WEIGHT_BF16, grad_bf16 = kind & GRAD_BF16;
+    const int momentum_bf16 = kind & MOMENTUM_BF16, split = kind & SPLIT;
+    const int words = weight_bf16 && grad_bf16 && momentum_bf16;
     const int place = (int)((uint64_t)i / WIDTH % 8); /* among the pairs that share codes */
     Pair g, m, u, p;
     if (what != APPLY) {
-        g = load(s.grad, at, weight_bf16, words);
+        g = load(s.grad, at, grad_bf16, words);
         m = load(s.momentum, at, momentum_bf16, words);
         u.a = sign_of(g.a, m.a, f);
         u.b = sign_of(g.b, m.b, f);
@@ -520,23 +523,23 @@ INLINE TARGET void step_pair(int what, Stretch s, const Factors *f, Sums *sums, 
 
 /* The last elements, fewer than WIDTH, among zeros: those agree with nothing. */
 INLINE TARGET void step_rest(int what, Stretch s, const Factors *f, Sums *sums, int64_t i,
-                             int weight_bf16, int momentum_bf16, int split) {
+                             const int kind) {
     char weight[4 * WIDTH] = {0}, momentum[4 * WIDTH] = {0}, residual[2 * WIDTH] = {0},
          grad[4 * WIDTH] = {0};
-    const int64_t weight_size = weight_bf16 ? 2 : 4, momentum_size = momentum_bf16 ? 2 : 4;
-    const int64_t rest = s.numel - i;
+    const int64_t weight_size = kind & WEIGHT_BF16 ? 2 : 4, grad_size = kind & GRAD_BF16 ? 2 : 4;
+    const int64_t momentum_size = kind & MOMENTUM_BF16 ? 2 : 4, rest = s.numel - i;
     Stretch padded = {weight, momentum, residual, grad, s.codes, s.numel};
     if (writes_weight(what)) memcpy(weight, s.weight + i * weight_size, rest * weight_size);
     if (what != APPLY) {
         memcpy(momentum, s.momentum + i * momentum_size, rest * momentum_size);
-        memcpy(grad, s.grad + i * weight_size, rest * weight_size);
+        memcpy(grad, s.grad + i * grad_size, rest * grad_size);
     }
-    if (split) memcpy(residual, s.residual + i * 2, rest * 2);
-    step_pair(what, padded, f, sums, i, 0, weight_bf16, momentum_bf16, split);
+    if (kind & SPLIT) memcpy(residual, s.residual + i * 2, rest * 2);
+    step_pair(what, padded, f, sums, i, 0, kind);
     if (writes_weight(what)) memcpy(s.weight + i * weight_size, weight, rest * weight_size);
     if (writes_momentum(what))
         memcpy(s.momentum + i * momentum_size, momentum, rest * momentum_size);
-    if (split) memcpy(s.residual + i * 2, residual, rest * 2);
+    if (kind & SPLIT) memcpy(s.residual + i * 2, residual, rest * 2);
 }
 
 /* Asks for what comes after a page's end, where the processor itself does not look ahead. */
@@ -544,22 +547,22 @@ INLINE TARGET void look_ahead(const char *from, int64_t size) {
     for (int64_t line = 0; line < size; line += 64) __builtin_prefetch(from + AHEAD + line);
 }
 
-INLINE TARGET Counts swept(int what, Stretch s, const Factors *shared, int weight_bf16,
-                           int momentum_bf16, int split) {
+INLINE TARGET Counts swept(int what, Stretch s, const Factors *shared, const int kind) {
     const Factors own = *shared, *f = &own; /* no store can change a copy: it stays in registers */
-    const int64_t weight_size = weight_bf16 ? 2 : 4, momentum_size = momentum_bf16 ? 2 : 4;
+    const int64_t weight_size = kind & WEIGHT_BF16 ? 2 : 4, grad_size = kind & GRAD_BF16 ? 2 : 4;
+    const int64_t momentum_size = kind & MOMENTUM_BF16 ? 2 : 4;
     Sums sums = {{0}, {0}, {0}, steps_of(f->agree)};
     Counts counts = {0, 0};
     int64_t i = 0;
     for (; i + WIDTH <= s.numel; i += WIDTH) {
         if (writes_weight(what)) look_ahead(s.weight + i * weight_size, WIDTH * weight_size);
         if (what != APPLY) {
-            look_ahead(s.grad + i * weight_size, WIDTH * weight_size);
+            look_ahead(s.grad + i * grad_size, WIDTH * grad_size);
             look_ahead(s.momentum + i * momentum_size, WIDTH * momentum_size);
         }
-        step_pair(what, s, f, &sums, i, i, weight_bf16, momentum_bf16, split);
+        step_pair(what, s, f, &sums, i, i, kind);
     }
-    if (i < s.numel) step_rest(what, s, f, &sums, i, weight_bf16, momentum_bf16, split);
+    if (i < s.numel) step_rest(what, s, f, &sums, i, kind);
     if (what == COUNT || what == ENCODE) {
         int32_t agreeing[LANES], given[LANES];
         memcpy(agreeing, &sums.agreeing, sizeof agreeing);
@@ -572,25 +575,41 @@ INLINE TARGET Counts swept(int what, Stretch s, const Factors *shared, int weigh
     return counts;
 }
 
-/* Kinds: see WEIGHT_BF16, MOMENTUM_BF16, SPLIT. */
-#define ALL_KINDS(what)                                              \
-    switch (kind) {                                                  \
-        case 0: return swept(what, s, f, 0, 0, 0);                   \
-        case WEIGHT_BF16: return swept(what, s, f, 1, 0, 0);         \
-        case MOMENTUM_BF16: return swept(what, s, f, 0, 1, 0);       \
-        case WEIGHT_BF16 | MOMENTUM_BF16: return swept(what, s, f, 1, 1, 0); \
-        case WEIGHT_BF16 | SPLIT: return swept(what, s, f, 1, 0, 1); \
-        default: return swept(what, s, f, 1, 1, 1);                  \
-    }
+#define KIND(what, constant) \
+    case constant: return swept(what, s, f, constant);
+#define WHOLE_KINDS(what)                       \
+    KIND(what, 0)                               \
+    KIND(what, MOMENTUM_BF16)                   \
+    KIND(what, WEIGHT_BF16)                     \
+    KIND(what, WEIGHT_BF16 | MOMENTUM_BF16)     \
+    KIND(what, WEIGHT_BF16 | GRAD_BF16)         \
+    KIND(what, WEIGHT_BF16 | GRAD_BF16 | MOMENTUM_BF16)
+#define SPLIT_KINDS(what)                       \
+    KIND(what, SPLIT | WEIGHT_BF16)             \
+    KIND(what, SPLIT | WEIGHT_BF16 | MOMENTUM_BF16) \
+    KIND(what, SPLIT | WEIGHT_BF16 | GRAD_BF16) \
+    KIND(what, SPLIT | WEIGHT_BF16 | GRAD_BF16 | MOMENTUM_BF16)
 
 TARGET static Counts OF_SET(sweep)(int what, int64_t kind, Stretch s, const Factors *f) {
+    const Counts nothing = {0, 0};
     switch (what) {
-        case UPDATE: ALL_KINDS(UPDATE)
-        case UPDATE_CAUTIOUS: ALL_KINDS(UPDATE_CAUTIOUS)
-        case COUNT: kind &= ~SPLIT; ALL_KINDS(COUNT)
-        case ENCODE: kind &= ~SPLIT; ALL_KINDS(ENCODE)
-        default: ALL_KINDS(APPLY)
+        case UPDATE:
+            switch (kind) { WHOLE_KINDS(UPDATE) SPLIT_KINDS(UPDATE) }
+            break;
+        case UPDATE_CAUTIOUS:
+            switch (kind) { WHOLE_KINDS(UPDATE_CAUTIOUS) SPLIT_KINDS(UPDATE_CAUTIOUS) }
+            break;
+        case COUNT:
+            switch (kind & ~SPLIT) { WHOLE_KINDS(COUNT) }
+            break;
+        case ENCODE:
+            switch (kind & ~SPLIT) { WHOLE_KINDS(ENCODE) }
+            break;
+        case APPLY:
+            switch (kind) { WHOLE_KINDS(APPLY) SPLIT_KINDS(APPLY) }
+            break;
     }
+    return nothing;
 }
 
 #endif
