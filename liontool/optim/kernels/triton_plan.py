@@ -112,13 +112,14 @@ class Plan:
 
         Args:
             grads: One for each entry; they are not changed.
-            hypers: One for each group.
+            hypers: One for each group; more than that are ignored.
             grad_scale: What the loss was multiplied by: float32, one element, on the device.
             found_inf: Nothing changes if it is not 0; the same kind of tensor.
             global_clipnorm: Limit of the norm of all gradients of the plan together.
             sum_counts: Sums int64 counts, `[tensors, 2]`, over the ranks that share each tensor.
             sum_squares: Sums squares of norms, float64, `[tensors]`, likewise.
         """
+        hypers = hypers[: self._groups]
         with self._guard():
             grads = self._fitting(grads)  # keeps copies alive until all is launched
             addresses = list(map(Tensor.data_ptr, grads))
