@@ -19,7 +19,7 @@ from liontool.checkpoint.plain_values import plain
 from liontool.checkpoint.source import open_source
 from liontool.errors import LoadError
 from liontool.optim import Lion, LionSF
-from liontool.states import recognise
+from liontool.states import NESTED_STATE, recognise
 
 # A group of the file and its keys in the order of the parameters of the live group.
 Placed = tuple[ParamGroup, list[int | str]]
@@ -116,7 +116,10 @@ def _check_kind(optimizer: Live, saved: Optimizer, where: str) -> None:
     """State that the optimizer would misread or miss."""
     kind = type(optimizer).__name__
     slots = [slot.state for slot in saved.slots.values() if slot.state]
-    if "lion" in kind.lower() and any("exp_avg_sq" in state for state in slots):
+    live = _family(optimizer.param_groups, ())
+    found = _family([group.fields for group in saved.groups], slots)
+    has_second = any("exp_avg_sq" in state for state in slots)
+    if "lion" in kind.lower() and has_second and found != "Lion":  # DeepSpeed's has a dead one
         raise LoadError(
             f"{where}: holds the state of AdamW, which {kind} cannot go on from; convert it first: "
             f"liontool convert {shlex.quote(where)} --lr-ratio R"
@@ -126,8 +129,6 @@ def _check_kind(optimizer: Live, saved: Optimizer, where: str) -> None:
             f"{where}: has no 'exp_avg_sq', which {kind} cannot go on without; "
             "load the checkpoint that it was converted from"
         )
-    live = _family(optimizer.param_groups, ())
-    found = _family([group.fields for group in saved.groups], slots)
     if "unknown" not in (live, found) and live != found:
         raise LoadError(
             f"{where}: holds the state of {found}, which {kind} cannot go on from; "
@@ -270,7 +271,10 @@ def _options(optimizer: Live, live: Mapping[str, Any], saved: Fields, where: str
 def _state(slot: Slot, param: Tensor, where: str) -> dict[str, Any]:
     """The state of one parameter, each tensor moved to its device before the next one is read."""
     state: dict[str, Any] = {}
-    for name, value in slot.state.items():
+    nested = slot.state.get(NESTED_STATE)
+    for name, value in {**slot.state, **(nested if isinstance(nested, Mapping) else {})}.items():
+        if name == NESTED_STATE:
+            continue  # bitsandbytes loads what is in it from outside of it too
         state[name] = _value(value, f"{where}: parameter {slot.label}: {name}")
         # Adam's step stays where it is: on which device it has to be, torch knows.
         if isinstance(state[name], Tensor) and name != "step":
@@ -290,6 +294,9 @@ def _check_shape(slot: Slot, param: Tensor, where: str) -> None:
 
 def _value(value: Value, label: str) -> Any:
     if isinstance(value, Opaque):
+        dtype = getattr(torch, value.name.removeprefix("torch."), None)
+        if isinstance(dtype, torch.dtype):
+            return dtype
         raise LoadError(f"{label}: is a {value.name}, only tensors and plain values can be loaded")
     return _tensor(value) if isinstance(value, TensorRef) else plain(value)
 

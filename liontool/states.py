@@ -54,6 +54,17 @@ ADAMW = _layout(
     "maximize foreach capturable differentiable fused decoupled_weight_decay",
 )
 
+NESTED_STATE = "__bnb_optimizer_quant_state__"
+"""Where bitsandbytes hides its tensors from FSDP, which would gather them."""
+
+_LION_STATE = "step residual ema accumulator"
+_LION_GROUP = (
+    "horizon reference_lr step micro_step rounding_seed cautious_factor cautious_wd"
+    " decoupled_weight_decay rounding state_dtype nonfinite maximize foreach fused capturable"
+    " differentiable clipnorm clipvalue global_clipnorm use_ema ema_momentum"
+    " ema_overwrite_frequency loss_scale_factor gradient_accumulation_steps"
+)
+
 # Taken in order: the first that fits is the answer, so whoever keeps least stands last.
 LAYOUTS: tuple[Layout, ...] = (
     ADAMW,
@@ -90,9 +101,15 @@ LAYOUTS: tuple[Layout, ...] = (
             "maximize foreach differentiable fused"),
     _layout("AdamW (transformers)", "step exp_avg exp_avg_sq",
             "betas eps weight_decay correct_bias"),
-    _layout("AdamW (bitsandbytes)", "step", "betas eps weight_decay",
-            "state1 state2 qmap1 qmap2 absmax1 absmax2 max1 max2 new_max1 new_max2 unorm_vec"
-            " gnorm_vec __bnb_optimizer_quant_state__", "alpha t_alpha t_beta3 is_paged"),
+    # Where bitsandbytes hides its tensors, two moments are told by `alpha`.
+    _layout("Lion (bitsandbytes)", f"step {NESTED_STATE}", "betas eps weight_decay"),
+    _layout("Lion (bitsandbytes)", "step state1", "betas eps weight_decay",
+            "qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec"),
+    _layout("AdamW (bitsandbytes)", f"step {NESTED_STATE}", "betas eps weight_decay alpha", "",
+            "t_alpha t_beta3"),
+    _layout("AdamW (bitsandbytes)", "step state1 state2", "betas eps weight_decay",
+            "qmap1 qmap2 absmax1 absmax2 max1 max2 new_max1 new_max2 unorm_vec gnorm_vec",
+            "alpha t_alpha t_beta3 is_paged"),
     _layout("AdamW (timm)", "step exp_avg exp_avg_sq", "betas eps weight_decay amsgrad caution",
             "max_exp_avg_sq", "foreach maximize capturable corrected_weight_decay"),
     _layout("AdamW (optimi)", "exp_avg exp_avg_sq kahan_comp",
@@ -113,14 +130,13 @@ LAYOUTS: tuple[Layout, ...] = (
             "exp_grad_adanorm",
             "step foreach maximize use_gc adanorm adanorm_r cautious r"),
     _layout("Lion (timm)", "exp_avg", "betas weight_decay caution", "",
-            "maximize foreach corrected_weight_decay"),
-    _layout("Lion (bitsandbytes)", "state1", "betas eps weight_decay",
-            "step qmap1 absmax1 max1 new_max1 unorm_vec gnorm_vec",
-            "alpha t_alpha t_beta3 is_paged"),
-    _layout("LionSF", "exp_avg", "betas weight_decay pow", "step",
-            "agreement horizon reference_lr step maximize decoupled_weight_decay"),
-    _layout("Lion", "exp_avg", "betas weight_decay", "step",
-            "horizon reference_lr step maximize decoupled_weight_decay"),
+            "maximize foreach corrected_weight_decay max_lr_snapshot"),
+    _layout("Lion (flashoptim)", "", "betas weight_decay master_bytewidth quantize",
+            "step error_bits exp_avg exp_avg::quantized exp_avg::scales"),
+    _layout("Lion (DeepSpeed)", "step exp_avg exp_avg_sq", "betas weight_decay", "",
+            "amsgrad step"),
+    _layout("LionSF", "exp_avg", "betas weight_decay pow", _LION_STATE, f"agreement {_LION_GROUP}"),
+    _layout("Lion", "exp_avg", "betas weight_decay", _LION_STATE, _LION_GROUP),
 )  # fmt: skip
 
 _OWNED_GROUP_KEYS = frozenset().union(*(layout.group | layout.group_extra for layout in LAYOUTS))
@@ -130,6 +146,83 @@ ADAM_GROUP_KEYS = (ADAMW.group | ADAMW.group_extra) - {"betas", "weight_decay"}
 
 MOMENT = "exp_avg"
 """The one state tensor that Adam and Lion have in common."""
+
+LION_STATE = (MOMENT, "residual", "ema", "accumulator")
+"""What Lion and LionSF of liontool keep."""
+
+ADAM_MOMENTS = frozenset({"exp_avg_sq", "state2", "exp_avg_sq::quantized"})
+"""Adam's second moment, by torch's name and many others', by bitsandbytes' and by flashoptim's."""
+
+CORRECTIONS = frozenset({"kahan_comp", "error_bits"})
+"""What optimi and flashoptim keep beside bfloat16 weights, which lack it."""
+
+IDLE_STATE = frozenset({"step"})
+"""State that some keep for every parameter, and that a Lion can do without."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a group of another optimizer has that no group of ours has, and what it means.
+
+    Attributes:
+        package: Whose it is.
+        marks: Keys by which it is known.
+        idle: Keys that change no step of a Lion; the same name can mean something in ours.
+        rules: Keys that change its steps, with the value at which they do not.
+        betas: The keys of the two betas in order, if it has no `betas`.
+        cautious: The key that switches the full mask of cautious updates on.
+        decoupled: The key that makes the decay relative to `reference`.
+        reference: The key of the lr that the decay is relative to.
+    """
+
+    package: str
+    marks: frozenset[str]
+    idle: frozenset[str] = frozenset()
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    betas: tuple[str, ...] = ()
+    cautious: str = ""
+    decoupled: str = ""
+    reference: str = ""
+
+
+def _keys(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DIALECTS = (
+    Dialect("torch", _keys("amsgrad"), idle=ADAM_GROUP_KEYS - {"maximize"}),
+    Dialect("bitsandbytes", _keys("eps"), idle=_keys("eps alpha t_alpha t_beta3")),
+    Dialect("lion-sf", _keys("pow"), idle=_keys("agreement"), rules={"pow": 0.0}),
+    Dialect(
+        "optimi",
+        _keys("beta1 beta2"),
+        idle=_keys("kahan_sum foreach triton gradient_release setup"),
+        betas=("beta1", "beta2"),
+        decoupled="decouple_lr",
+        reference="max_lr",
+    ),
+    Dialect(
+        "timm",
+        _keys("caution"),
+        idle=_keys("foreach max_lr_snapshot"),
+        rules={"corrected_weight_decay": False},
+        cautious="caution",
+    ),
+    Dialect(
+        "pytorch-optimizer",
+        _keys("weight_decouple"),
+        idle=_keys("foreach adanorm_r r"),
+        rules={"weight_decouple": True, "fixed_decay": False, "use_gc": False, "adanorm": False},
+        cautious="cautious",
+    ),
+    Dialect(
+        "flashoptim",
+        _keys("master_bytewidth"),
+        idle=_keys("master_bytewidth quantize"),
+        reference="initial_lr",
+    ),
+)
+"""Groups of others that hold a Lion's momentum; several can fit one group."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +265,18 @@ def recognise(
     return Recognition("AdamW", assumed=any(mark is None for mark in marks))
 
 
+def is_lion_of_bitsandbytes(group: Mapping[str, Any]) -> bool:
+    """Whether no other optimizer of one moment has such a group.
+
+    Its SGD, RMSprop, Adagrad and LARS keep the same keys, but have an eps or no second beta.
+    """
+    return group.get("eps") == 0 and group["betas"][1] > 0
+
+
 def _fits(layout: Layout, groups: list[dict[str, Any]], states: list[frozenset[str]]) -> bool:
     return (
         bool(groups)
+        and (layout.kind != "Lion (bitsandbytes)" or all(map(is_lion_of_bitsandbytes, groups)))
         and all(layout.group <= group.keys() for group in groups)
         and all(_owned(group) <= layout.group | layout.group_extra for group in groups)
         and all(layout.state <= state for state in states)

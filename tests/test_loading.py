@@ -285,6 +285,49 @@ def test_unknown_objects_are_refused() -> None:
     )
 
 
+def test_dtypes_are_options() -> None:
+    """The dtype of the momentum is the one object that an option can be."""
+    model = _model()
+    dtype = Opaque("torch.bfloat16", (), None)
+    saved = _saved(dict(enumerate(_momenta(model))), [[0, 1, 2, 3]], state_dtype=dtype)
+    optimizer = Lion(model.parameters())
+    _load(optimizer, saved, None)
+    assert optimizer.param_groups[0]["state_dtype"] == "bfloat16"
+
+
+def test_nested_state_of_bitsandbytes() -> None:
+    """Its momentum lies one level deeper than that of others."""
+    model = _model()
+    slots = {
+        key: Slot(
+            key, Fields({"step": 3, "__bnb_optimizer_quant_state__": {"state1": _ref(moment)}})
+        )
+        for key, moment in enumerate(_momenta(model))
+    }
+    fields = Fields({"lr": 0.5, "betas": (0.9, 0.99), "eps": 0.0, "weight_decay": 0})
+    optimizer = Lion(model.parameters())
+    with pytest.warns(UserWarning, match="drops: eps$"):
+        _load(optimizer, Optimizer("", (ParamGroup(fields, (0, 1, 2, 3)),), slots), None)
+    assert _found(optimizer, model) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_second_moment_of_deepspeeds_lion() -> None:
+    """CPULion has zeros there, by which it is told from Adam."""
+    model = _model()
+    slots = {
+        key: Slot(
+            key,
+            Fields({"step": 3, "exp_avg": _ref(moment), "exp_avg_sq": _ref(0 * moment)}),
+        )
+        for key, moment in enumerate(_momenta(model))
+    }
+    fields = Fields({"lr": 0.5, "betas": (0.9, 0.99), "weight_decay": 0})
+    optimizer = Lion(model.parameters())
+    with pytest.warns(UserWarning, match=r"drops: exp_avg_sq \(nothing but zeros\)$"):
+        _load(optimizer, Optimizer("", (ParamGroup(fields, (0, 1, 2, 3)),), slots), None)
+    assert _found(optimizer, model) == [1.0, 2.0, 3.0, 4.0]
+
+
 def _trained(optimizer: torch.optim.Optimizer, steps: int = 2) -> torch.optim.Optimizer:
     params = [param for group in optimizer.param_groups for param in group["params"]]
     for seed in range(steps):

@@ -66,9 +66,10 @@ def _local_counts(batch: Batch) -> list[Tensor]:
 
 
 def _pair(piece: Piece, factors: Coefficients, signed: bool) -> Tensor:
-    update = reference.mixed_sign(piece.grad, reference.widened(piece.exp_avg), factors)
-    agreeing = reference.agreement_counts(update, piece.grad)
-    return torch.stack([agreeing, (piece.grad != 0).sum() if signed else agreeing])
+    direction = piece.direction()
+    update = reference.mixed_sign(direction, piece.wide_exp_avg(), factors)
+    agreeing = reference.agreement_counts(update, direction)
+    return torch.stack([agreeing, (direction != 0).sum() if signed else agreeing])
 
 
 def _counts_of(piece: Piece, total: Tensor, group: Group) -> Counts:

@@ -20,6 +20,8 @@ from liontool.optim import (
     _loading,
     _options,
     _scalars,
+    _sharding,
+    _state,
     _telemetry,
     _update,
 )
@@ -27,6 +29,8 @@ from liontool.optim._batch import Average, Batch, Group, Piece, real_gradient, r
 
 # Arguments of the constructors that are not options of a group.
 _NOT_OPTIONS = ("self", "params", "use_triton", "__class__")
+# Options that no constructor takes.
+_WITHOUT_ARGUMENT = {"horizon": None, "rounding_seed": 0}
 
 
 class LionBase(Optimizer):
@@ -48,13 +52,15 @@ class LionBase(Optimizer):
         options = {name: arguments[name] for name in arguments if name not in _NOT_OPTIONS}
         options["fused"] = _options.fused(options["fused"], arguments["use_triton"])
         _options.check(options)
-        super().__init__(params, {**options, "horizon": None, "rounding_seed": 0})
+        super().__init__(params, {**options, **_WITHOUT_ARGUMENT})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if name not in _NOT_OPTIONS:
-                self.defaults.setdefault(name, parameter.default)
+        # A class that is built on Lion may have arguments that are no options.
+        ours = next(kind for kind in type(self).__mro__ if LionBase in kind.__bases__)
+        parameters = inspect.signature(ours).parameters.values()
+        known = {each.name: each.default for each in parameters if each.name not in _NOT_OPTIONS}
+        self.defaults = {**known, **_WITHOUT_ARGUMENT, **self.defaults}
         for group in self.param_groups:
             _complete(group, self.defaults)
 
@@ -87,12 +93,27 @@ class LionBase(Optimizer):
             self.param_groups.pop()
             raise
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the groups; see `torch.optim.Optimizer.state_dict`.
+
+        A sharded `residual` is int32 in it, since no backend gathers int16.
+        """
+        saved = super().state_dict()
+        state = {
+            key: {name: _sharding.gatherable(value) for name, value in entry.items()}
+            if isinstance(entry, dict)
+            else entry
+            for key, entry in saved["state"].items()
+        }
+        return {**saved, "state": state}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a Lion, ours or another's, bit for bit.
 
         Options that the loaded groups lack stay as they were constructed; what no Lion knows is
         dropped with a warning; without `step` and `horizon` the momentum counts as long and the
-        steps from 0.
+        steps from 0. Load the model first: what other Lions keep beside bfloat16 weights becomes
+        the residual of the weights that are there.
 
         Raises:
             ValueError: The state is Adam's (see `liontool convert`), or does not fit.
@@ -194,7 +215,6 @@ class LionBase(Optimizer):
         return loss
 
     def _advance(self) -> None:
-        fresh = not torch.compiler.is_compiling() and not self.state
         for group in self.param_groups:
             self._init_group(group)
         batches = self._batches()
@@ -204,23 +224,29 @@ class LionBase(Optimizer):
             batches, getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         )
         if gate.hold is not True:
-            self._update(batches, gate, fresh)
+            self._update(batches, gate)
+            _gradients.clear_sums(self._sums(), gate)
         _averages.average(batches, gate)
         self._count(batches, gate)
 
-    def _update(self, batches: list[Batch], gate: _gradients.Gate, fresh: bool) -> None:
+    def _update(self, batches: list[Batch], gate: _gradients.Gate) -> None:
         recording = self.__dict__.get("_metrics") is not None
         counts = _agreement.set_sizes(batches, always=recording)
-        watched = batches if recording else _telemetry.may_stall(batches) if fresh else []
-        watch = _telemetry.Watch(watched) if watched else None
+        watch = _telemetry.Watch(batches) if recording else self._watch_for_stall(batches)
         for batch in batches:
             _update.update(batch, gate.stay)
-        if watch is not None:
-            vanished = watch.vanished()
-            if recording:
-                self._metrics = _telemetry.metrics(batches, counts, vanished, gate.skip)
-            else:
-                _telemetry.warn_if_stalled(watched, vanished)
+        if recording and watch is not None:
+            self._metrics = _telemetry.metrics(batches, counts, watch.vanished(), gate.skip)
+        elif watch is not None:
+            _telemetry.warn_if_stalled(watch)
+
+    def _watch_for_stall(self, batches: list[Batch]) -> _telemetry.Watch | None:
+        """Of the first step that moves weights, those that may be too coarse for their updates."""
+        if torch.compiler.is_compiling() or self.__dict__.get("_has_moved"):
+            return None
+        self._has_moved = any(_scalars.is_moving(batch.group) for batch in batches)
+        coarse = _telemetry.may_stall(batches)
+        return _telemetry.Watch(coarse) if coarse else None
 
     def _count(self, batches: list[Batch], gate: _gradients.Gate) -> None:
         for batch in batches:
@@ -256,9 +282,9 @@ class LionBase(Optimizer):
 
     def _init_state(self, param: Tensor, group: Group) -> None:
         state = self.state[param]
-        for name, initial in _initial_state(param, group).items():
+        for name, dtype in _state.dtypes(param, group).items():
             if name not in state:
-                state[name] = initial()
+                state[name] = _state.beginning(name, param, dtype)
 
     def _piece(self, param: Tensor, ordinal: int) -> Piece:
         state = self.state[param]
@@ -272,6 +298,12 @@ class LionBase(Optimizer):
             residual=None if residual is None else reals(residual),
             accumulator=None if accumulator is None else reals(accumulator),
         )
+
+    def _sums(self) -> list[Tensor]:
+        # Of every parameter: as in Keras, whoever has no gradient in the last micro-step loses it.
+        params = [param for group in self.param_groups for param in group["params"]]
+        states = [self.state[param] for param in params if param in self.state]
+        return [reals(state["accumulator"]) for state in states if "accumulator" in state]
 
     def _averages_of(self, group: Group) -> list[Average]:
         if not group["use_ema"]:
@@ -296,28 +328,10 @@ class LionBase(Optimizer):
             return False
         if any(group["lr"] != 0 for group in self.param_groups):
             return False
-        grads = [param.grad for group in self.param_groups for param in group["params"]]
-        return not any(grad is not None and bool(grad.count_nonzero()) for grad in grads)
-
-
-def _initial_state(param: Tensor, group: Group) -> dict[str, Callable[[], Tensor]]:
-    """The state that a parameter has under the options of its group, and how it begins."""
-
-    def zeros(dtype: torch.dtype) -> Tensor:
-        return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
-
-    wide = torch.promote_types(param.dtype, torch.float32)
-    exp_avg = param.dtype if group["state_dtype"] is None else group["state_dtype"]
-    if param.is_complex() and not exp_avg.is_complex:
-        exp_avg = exp_avg.to_complex()
-    state = {"exp_avg": lambda: zeros(exp_avg)}
-    if group["rounding"] == "split" and param.dtype == torch.bfloat16:
-        state["residual"] = lambda: zeros(torch.int16)
-    if group["gradient_accumulation_steps"] is not None:
-        state["accumulator"] = lambda: zeros(wide)
-    if group["use_ema"]:
-        state["ema"] = lambda: param.detach().to(wide, copy=True)
-    return state
+        params = [param for group in self.param_groups for param in group["params"]]
+        grads = [_sharding.local(param.grad) for param in params if param.grad is not None]
+        given = torch.tensor(any(bool(grad.count_nonzero()) for grad in grads))
+        return not bool(_sharding.any_rank(given, params))
 
 
 def _complete(group: Group, defaults: dict[str, Any]) -> None:
@@ -325,8 +339,8 @@ def _complete(group: Group, defaults: dict[str, Any]) -> None:
     for name, default in defaults.items():
         group.setdefault(name, default)
     group["betas"] = tuple(group["betas"])
-    group["state_dtype"] = _options.state_dtype(group["state_dtype"])
-    group.setdefault("reference_lr", float(group["lr"]))
+    group["state_dtype"] = _options.state_dtype_name(group["state_dtype"])
+    group.setdefault("reference_lr", float(_scalars.detached(group["lr"])))
     for name in _scalars.COUNTERS:
         group[name] = _scalars.counter(group.get(name, 0), _scalars.counter_device(group))
     _options.check_reference_lr(group)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,10 +22,12 @@ class Piece:
         param: The parameter as its user holds it.
         ordinal: Its place among all parameters of the optimizer.
         weight: Its elements; written at the end of the step.
-        grad: Its gradient; in the course of the step, the direction to go up.
+        grad: Its gradient, never written.
         exp_avg: Its momentum.
         residual: What its bfloat16 elements lack of float32, or None.
         accumulator: Sum of the gradients of earlier micro-steps, or None.
+        transforms: What makes of its gradient the direction to go up, in order. Applied where it is
+            used, so that no step holds a copy of all gradients.
         size: What its update is multiplied by, in float64.
     """
 
@@ -35,6 +38,7 @@ class Piece:
     exp_avg: Tensor
     residual: Tensor | None
     accumulator: Tensor | None
+    transforms: list[Callable[[Tensor], Tensor]] = field(default_factory=list)
     size: reference.StepSize = 0.0
 
     @property
@@ -50,6 +54,17 @@ class Piece:
     def wide_weight(self) -> Tensor:
         """The weights in the dtype that is computed in."""
         return wide_weight(self.weight, self.residual)
+
+    def direction(self) -> Tensor:
+        """The direction to go up, in the dtype that is computed in."""
+        direction = self.grad.to(self.dtype)
+        for transform in self.transforms:
+            direction = transform(direction)
+        return direction
+
+    def wide_exp_avg(self) -> Tensor:
+        """The momentum in the dtype that is computed in."""
+        return self.exp_avg.to(self.dtype)
 
 
 @dataclass

@@ -6,13 +6,15 @@ micro-steps, clip. The user's gradients are never changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from liontool.optim import _scalars, _sharding, reference
-from liontool.optim._batch import Batch, every_piece, keep
+from liontool.optim._batch import Batch, Piece, every_piece, keep
 
 
 class Gate(NamedTuple):
@@ -35,38 +37,49 @@ class Gate(NamedTuple):
 
 
 def prepare(batches: list[Batch], grad_scale: Tensor | None, found_inf: Tensor | None) -> Gate:
-    """Replace the gradient of every piece by the direction to go up, wide.
+    """Set how the gradient of every piece becomes the direction to go up.
 
     Args:
         batches: All groups of the optimizer.
         grad_scale: What GradScaler multiplied the loss by, or None.
         found_inf: Nonzero if GradScaler found gradients that are not finite, or None.
     """
-    for piece in every_piece(batches):
-        piece.grad = reference.widened(piece.grad).to(piece.dtype)
-        if grad_scale is not None:
-            inverse = grad_scale.double().reciprocal()
-            piece.grad = piece.grad * reference.rounded(inverse, piece.grad)
-    _raise_if_not_finite(batches)
-    skip = _skip(batches, found_inf)
+    found = None if found_inf is None else found_inf.reshape(()) != 0
+    _raise_if_not_finite(batches, found)
+    if grad_scale is not None:
+        inverse = grad_scale.double().reciprocal().reshape(())
+        _transform(every_piece(batches), lambda grad: grad * reference.rounded(inverse, grad))
     for batch in batches:
-        loss_scale = batch.group["loss_scale_factor"]
-        if loss_scale is not None:
-            for piece in batch.pieces:
-                piece.grad = piece.grad / loss_scale
+        _divide(batch, batch.group["loss_scale_factor"])
+    skip = _skip(batches, found)
     gate = Gate(skip, _accumulate(batches, skip))
     if gate.hold is not True:
         _clip(batches)
         for batch in batches:
             if batch.group["maximize"]:
-                for piece in batch.pieces:
-                    piece.grad = -piece.grad
+                _transform(batch.pieces, torch.neg)
     return gate
+
+
+def clear_sums(sums: list[Tensor], gate: Gate) -> None:
+    """Forget the gradients that were summed up, once they have had their effect."""
+    for total in sums:
+        total.copy_(keep(total, torch.zeros_like(total), gate.stay))
+
+
+def _transform(pieces: list[Piece], transform: Callable[[Tensor], Tensor]) -> None:
+    for piece in pieces:
+        piece.transforms.append(transform)
+
+
+def _divide(batch: Batch, divisor: float | None) -> None:
+    if divisor is not None:
+        _transform(batch.pieces, lambda grad: grad / divisor)
 
 
 def _skip(batches: list[Batch], found_inf: Tensor | None) -> Tensor | None:
     """Whether the whole step is to be skipped, on every rank; None where no group asks for it."""
-    flags = [] if found_inf is None else [found_inf.reshape(()) != 0]
+    flags = [] if found_inf is None else [found_inf]
     watched = every_piece([batch for batch in batches if batch.group["nonfinite"] == "skip"])
     if watched:
         bad = _stacked([_is_bad(piece.grad) for piece in watched]).any()
@@ -74,13 +87,15 @@ def _skip(batches: list[Batch], found_inf: Tensor | None) -> Tensor | None:
     return _stacked(flags).any() if flags else None
 
 
-def _raise_if_not_finite(batches: list[Batch]) -> None:
+def _raise_if_not_finite(batches: list[Batch], found_inf: Tensor | None) -> None:
+    """Raise on every rank; but what GradScaler has found is its to deal with."""
     watched = [batch for batch in batches if batch.group["nonfinite"] == "raise"]
     pieces = every_piece(watched)
     if not pieces:
         return
     bad = _stacked([_is_bad(piece.grad) for piece in pieces])
-    if bool(_sharding.any_rank(bad.any(), [piece.param for piece in pieces])):
+    anywhere = _sharding.any_rank(bad.any(), [piece.param for piece in pieces])
+    if bool(anywhere if found_inf is None else anywhere & ~found_inf):
         names = [_name(batch, piece.param) for batch in watched for piece in batch.pieces]
         named = [name for name, is_bad in zip(names, bad.tolist(), strict=True) if is_bad]
         found = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
@@ -108,45 +123,56 @@ def _name(batch: Batch, param: Tensor) -> str:
 
 
 def _accumulate(batches: list[Batch], skip: Tensor | None) -> bool | Tensor:
-    """Sum up, or replace the gradients by their mean; returns whether the sum goes on."""
+    """Sum up; the direction is the mean. Returns whether the sum goes on after this step."""
     group = batches[0].group
     steps = group["gradient_accumulation_steps"]
     if steps is None:
         return False
-    hold: bool | Tensor = _scalars.counted(group, "micro_step") + 1 < steps
     for piece in every_piece(batches):
-        if piece.accumulator is None:
-            raise LookupError("the parameter has no accumulator")
-        total = piece.grad + piece.accumulator
-        rest = keep(total, torch.zeros_like(total), hold)
-        piece.accumulator.copy_(keep(piece.accumulator, rest, False if skip is None else skip))
-        piece.grad = total / steps
+        total = piece.accumulator
+        if total is not None:
+            total.copy_(keep(total, total + piece.direction(), False if skip is None else skip))
+            piece.transforms = [_mean_of(total, steps)]
+    hold: bool | Tensor = _scalars.counted(group, "micro_step") + 1 < steps
     return hold
 
 
+def _mean_of(total: Tensor, steps: int) -> Callable[[Tensor], Tensor]:
+    return lambda _: total / steps
+
+
 def _clip(batches: list[Batch]) -> None:
-    """At most one clip; norms in float64, rounded once."""
+    """At most one clip in a group; norms in float64, rounded once."""
     for batch in batches:
         limit = batch.group["clipvalue"]
         if limit is not None:
-            for piece in batch.pieces:
-                piece.grad = piece.grad.clamp(-limit, limit)
-    limits = [batch.group["clipnorm"] for batch in batches for _ in batch.pieces]
-    whole = batches[0].group["global_clipnorm"]
-    if whole is None and all(limit is None for limit in limits):
-        return
-    pieces = every_piece(batches)
-    squares = [torch.linalg.vector_norm(p.grad, dtype=torch.float64) ** 2 for p in pieces]
-    squares = _sharding.summed(squares, [piece.param for piece in pieces])
-    if whole is not None:
+            _transform(batch.pieces, partial(torch.clamp, min=-limit, max=limit))
+    pieces = [
+        piece
+        for batch in batches
+        for piece in batch.pieces
+        if batch.group["clipnorm"] is not None or batch.group["global_clipnorm"] is not None
+    ]
+    if pieces:
+        for piece, factor in zip(pieces, _factors(batches, pieces), strict=True):
+            piece.transforms.append(_times(factor))
+
+
+def _factors(batches: list[Batch], pieces: list[Piece]) -> list[Tensor]:
+    """What each gradient is multiplied by so that no norm is over its limit."""
+    norms = [torch.linalg.vector_norm(p.direction(), dtype=torch.float64) for p in pieces]
+    squares = _sharding.summed([norm**2 for norm in norms], [piece.param for piece in pieces])
+    limit = batches[0].group["global_clipnorm"]
+    if limit is not None:
         norm = _stacked(squares).sum().sqrt()
         # 0 * norm: a norm that is not finite makes every gradient NaN.
-        factors = [(whole / norm.clamp(min=whole) + 0 * norm)] * len(pieces)
-    else:
-        factors = [
-            limit / square.sqrt().clamp(min=limit) if limit is not None else None
-            for limit, square in zip(limits, squares, strict=True)
-        ]
-    for piece, factor in zip(pieces, factors, strict=True):
-        if factor is not None:
-            piece.grad = piece.grad * reference.rounded(factor, piece.grad)
+        return [limit / norm.clamp(min=limit) + 0 * norm] * len(pieces)
+    limits = [batch.group["clipnorm"] for batch in batches for _ in batch.pieces]
+    return [
+        own / square.sqrt().clamp(min=own)
+        for own, square in zip((own for own in limits if own is not None), squares, strict=True)
+    ]
+
+
+def _times(factor: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda grad: grad * reference.rounded(factor, grad)

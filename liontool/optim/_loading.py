@@ -1,106 +1,104 @@
-"""What `load_state_dict` does with a state dict that another version or another package wrote."""
+"""What `load_state_dict` does: state of any Lion, bit for bit, into a Lion of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-from liontool.optim import _options
-from liontool.states import ADAM_GROUP_KEYS
+from liontool.optim import _dispatch, _foreign, _options, _scalars
+from liontool.optim._entries import adopted
+from liontool.optim._foreign import Dropped
+from liontool.optim._member import Entry, Group, Member
+
+# They tell of the saved momentum alone, so a live group never lends them.
+_OF_THE_MOMENTUM = {"horizon": None, "step": 0, "micro_step": 0}
+_OF_THE_MODEL = ("params", "param_names")
 
 
-def adopted(
-    optimizer: Optimizer, state_dict: Mapping[str, Any], *, dropped: set[str]
-) -> dict[str, Any]:
-    """A state dict that `optimizer` can take: missing keys added, foreign keys dropped.
+def load(
+    optimizer: Optimizer,
+    state_dict: dict[str, Any],
+    torch_load: Callable[[dict[str, Any]], None],
+) -> None:
+    """Load what a Lion has saved, and say in one warning what of it was dropped.
+
+    torch's loader casts tensors to the dtype of their parameter, whatever they are. So it gets the
+    groups alone, after all hooks of the user, and the state is put in behind it, before the hooks
+    of the user that come after a load.
 
     Args:
-        optimizer: A Lion of ours; its groups supply the options that the loaded groups lack.
-        state_dict: What the user loads; it is not changed.
-        dropped: Gets the names of the foreign keys.
+        optimizer: A Lion of ours.
+        state_dict: What the user loads; it is not changed, and no tensor of it is shared.
+        torch_load: `load_state_dict` of `torch.optim.Optimizer`.
 
     Raises:
-        ValueError: It is Adam's state or no Lion's, shapes differ, or an option has an illegal
-            value.
+        ValueError: It is Adam's state or no Lion's, it does not fit the parameters, or an option
+            has an illegal value. Then the optimizer is as it was.
+        RuntimeError: The groups say `fused=True`, and there is no kernel for the parameters.
     """
-    saved = state_dict["param_groups"]
-    # Where counts differ, torch complains afterwards.
-    pairs = zip(optimizer.param_groups, saved, strict=False)
-    groups = [_adopted_group(live, group, dropped) for live, group in pairs]
-    params = _params_by_id(optimizer, saved)
-    state = {
-        key: _adopted_state(entry, key, params.get(key), dropped)
-        for key, entry in state_dict["state"].items()
-        if params.get(key) is None or entry
-    }
-    return {**state_dict, "state": state, "param_groups": [*groups, *saved[len(groups) :]]}
+    dropped = Dropped()
+    state: dict[Any, Entry] = {}
+
+    def keep_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+        groups = _completed_groups(optimizer.param_groups, saved["param_groups"], dropped)
+        members = _members(optimizer.param_groups, groups, saved["param_groups"])
+        state.update(adopted(optimizer, saved["state"], members, dropped))
+        # State that belongs to no parameter is not ours to judge.
+        rest = {key: entry for key, entry in saved["state"].items() if key not in members}
+        return {**saved, "state": rest, "param_groups": groups}
+
+    def put_state(_: Optimizer) -> None:
+        optimizer.state.update(state)
+
+    handles = (
+        optimizer.register_load_state_dict_pre_hook(keep_state),
+        optimizer.register_load_state_dict_post_hook(put_state, prepend=True),
+    )
+    try:
+        torch_load(state_dict)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if dropped:
+        warnings.warn(f"{type(optimizer).__name__} {dropped}", stacklevel=3)
 
 
-def step_counter(value: Any = 0) -> Tensor:
-    """A group's own count of its steps: 0-d, int64, on the CPU, shared with nobody."""
-    return torch.tensor(int(value), dtype=torch.int64)
+def _completed_groups(
+    live_groups: list[Group], saved: list[Group], dropped: Dropped
+) -> list[Group]:
+    """The saved groups with all of our options; where counts differ, torch complains later."""
+    pairs = zip(live_groups, saved, strict=False)
+    groups = [_completed(live, group, dropped) for live, group in pairs]
+    _options.check_once(groups)
+    return [*groups, *saved[len(groups) :]]
 
 
-def _adopted_group(
-    live: Mapping[str, Any], saved: Mapping[str, Any], dropped: set[str]
-) -> dict[str, Any]:
-    """The saved group, completed; `step` and `horizon` tell of the saved momentum alone."""
-    as_constructed = {
-        name: value for name, value in live.items() if name not in ("params", "param_names", "step")
-    }
-    as_constructed["horizon"] = None
-    foreign = _foreign_keys(live, saved)
-    dropped |= foreign
-    kept = {name: value for name, value in saved.items() if name not in foreign}
-    group = {**as_constructed, **kept}
+def _completed(live: Group, saved: Mapping[str, Any], dropped: Dropped) -> Group:
+    constructed = {name: value for name, value in live.items() if name not in _OF_THE_MODEL}
+    told = _foreign.group(saved, live, dropped)
+    group = {**constructed, **_OF_THE_MOMENTUM, **told}
     group["betas"] = tuple(group["betas"])
-    group["step"] = step_counter(kept.get("step", 0))
+    group["state_dtype"] = _options.state_dtype_name(group["state_dtype"])
     _options.check(group)
     _options.check_reference_lr(group)
+    for param in live["params"]:
+        _options.check_dtype(param, group)
+        _dispatch.check_fused(param, group)
+    device = _scalars.counter_device({**group, "params": live["params"]})
+    for name in _scalars.COUNTERS:
+        group[name] = _scalars.counter(group[name], device)
     return group
 
 
-def _foreign_keys(live: Mapping[str, Any], saved: Mapping[str, Any]) -> set[str]:
-    """Keys of Adam that no Lion has. Keys of schedulers and of the user are not among them."""
-    foreign = saved.keys() & (ADAM_GROUP_KEYS - live.keys())
-    if "amsgrad" in saved and "decoupled_weight_decay" in saved:
-        foreign.add("decoupled_weight_decay")  # Adam has one too, and means all of AdamW by it
-    return foreign
-
-
-def _params_by_id(optimizer: Optimizer, saved: list[Mapping[str, Any]]) -> dict[Any, Tensor]:
+def _members(
+    live_groups: Iterable[Group], groups: Iterable[Group], saved: Iterable[Group]
+) -> dict[Any, Member]:
+    """Each parameter with its groups, under the name that the saved state has for it."""
     return {
-        key: param
-        for live, group in zip(optimizer.param_groups, saved, strict=False)
-        for key, param in zip(group["params"], live["params"], strict=False)
+        key: Member(param, live, group, saved_group)
+        for live, group, saved_group in zip(live_groups, groups, saved, strict=False)
+        for key, param in zip(saved_group["params"], live["params"], strict=False)
     }
-
-
-def _adopted_state(entry: Any, key: Any, param: Tensor | None, dropped: set[str]) -> Any:
-    """The momentum alone. State that belongs to no parameter is not ours to judge."""
-    if param is None:
-        return entry
-    if "exp_avg_sq" in entry:
-        raise ValueError(
-            f"parameter {key}: optimizer state holds 'exp_avg_sq', which is Adam's; convert the "
-            "checkpoint first: liontool convert CHECKPOINT --lr-ratio R"
-        )
-    exp_avg = entry.get("exp_avg")
-    if not isinstance(exp_avg, Tensor):
-        found = ", ".join(repr(name) for name in entry)
-        raise ValueError(
-            f"parameter {key}: optimizer state has no tensor 'exp_avg', found {found}; "
-            "only a Lion's state can be loaded"
-        )
-    if exp_avg.shape != param.shape:
-        raise ValueError(
-            f"parameter {key}: 'exp_avg' has shape {tuple(exp_avg.shape)}, the parameter "
-            f"{tuple(param.shape)}; load with the model that the state was saved with"
-        )
-    # Adam's step is left in some files for the sake of their loaders.
-    dropped |= entry.keys() - {"exp_avg", "step"}
-    return {"exp_avg": exp_avg}

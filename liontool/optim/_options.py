@@ -37,9 +37,11 @@ def check(options: Mapping[str, Any]) -> None:
         raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(lr.shape)}")
     _at_least_zero("learning rate", lr)
     _check_betas(options["betas"])
-    for name in ("weight_decay", "horizon", "pow"):
-        if options.get(name) is not None:
+    for name in ("weight_decay", "pow"):
+        if name in options:
             _at_least_zero(f"{name} value", options[name])
+    if options.get("horizon") is not None:
+        _at_least_zero("horizon value", options["horizon"])
     for name, allowed in _CHOICES.items():
         if options.get(name, allowed[0]) not in allowed:
             choices = ", ".join(allowed)
@@ -80,7 +82,7 @@ def check_dtype(param: Tensor, group: Mapping[str, Any]) -> None:
             f"Invalid rounding: {group['rounding']!r} for a float16 parameter, must be 'nearest'; "
             "bfloat16 parameters can have it"
         )
-    if param.is_complex() and group["state_dtype"] == torch.bfloat16:
+    if param.is_complex() and state_dtype(group["state_dtype"]) == torch.bfloat16:
         raise ValueError(
             f"Invalid state_dtype: torch.bfloat16 for a {param.dtype} parameter, must be None or "
             "torch.float32: there is no complex bfloat16"
@@ -100,6 +102,12 @@ def state_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
             f"Invalid state_dtype: {value!r}, must be None, torch.float32 or torch.bfloat16"
         )
     return _DTYPES[str(value)]
+
+
+def state_dtype_name(value: torch.dtype | str | None) -> str | None:
+    """How a group says it: state dicts are gathered and written where a dtype is unknown."""
+    dtype = state_dtype(value)
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def fused(fused: bool | None, use_triton: bool | None) -> bool | None:
@@ -156,6 +164,6 @@ def _check_paths(options: Mapping[str, Any]) -> None:
         )
 
 
-def _at_least_zero(name: str, value: float | Tensor) -> None:
-    if not 0 <= value < inf:
+def _at_least_zero(name: str, value: float | Tensor | None) -> None:
+    if value is None or not 0 <= value < inf:
         raise ValueError(f"Invalid {name}: {value}, must be finite and >= 0")

@@ -17,7 +17,7 @@ from liontool.optim.reference import Coefficients, StepSize
 
 Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 Path: TypeAlias = Callable[
-    [Tensors, Tensors, Tensors, Sequence[StepSize], Coefficients], tuple[Tensors, Tensors]
+    [Tensors, Tensors, Tensors, Sequence[StepSize], Coefficients, bool], tuple[Tensors, Tensors]
 ]
 
 
@@ -27,10 +27,11 @@ def loop(
     exp_avgs: Tensors,
     sizes: Sequence[StepSize],
     factors: Coefficients,
+    cautious_wd: bool,
 ) -> tuple[Tensors, Tensors]:
     """The definition itself, one tensor after the other."""
     pairs = [
-        reference.updated(p, g, m, size, factors)
+        reference.updated(p, g, m, size, factors, cautious_wd)
         for p, g, m, size in zip(weights, grads, exp_avgs, sizes, strict=True)
     ]
     return [p for p, _ in pairs], [m for _, m in pairs]
@@ -42,6 +43,7 @@ def foreach(
     exp_avgs: Tensors,
     sizes: Sequence[StepSize],
     factors: Coefficients,
+    cautious_wd: bool,
 ) -> tuple[Tensors, Tensors]:
     """The same operations, each on all tensors of a device and dtype at once."""
     rounded: list[Any] = [reference.rounded(factor, weights[0]) for factor in factors]
@@ -51,9 +53,14 @@ def foreach(
     updates = torch._foreach_sign(mixes)
     torch._foreach_mul_(mixes, 0)
     torch._foreach_add_(updates, mixes)
+    del mixes  # as big as all weights together
     _multiply_by_sizes(updates, grads, sizes)
     new_weights = torch._foreach_mul(weights, decay)
+    if cautious_wd:
+        shrinking = [step * p > 0 for step, p in zip(updates, weights, strict=True)]
+        new_weights = tuple(map(torch.where, shrinking, new_weights, weights))
     torch._foreach_sub_(new_weights, updates)
+    del updates
     new_exp_avgs = torch._foreach_mul(exp_avgs, beta2)
     torch._foreach_add_(new_exp_avgs, torch._foreach_mul(grads, gradient2))
     return new_weights, new_exp_avgs

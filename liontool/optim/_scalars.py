@@ -1,4 +1,4 @@
-"""The numbers of a parameter group, in float64; a tensor where reading it would wait for a device."""
+"""The numbers of a parameter group, in float64; tensors where reading would wait for a device."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ def learning_rate(group: Group) -> Scalar:
     if _readable(lr, group):
         return float(lr)
     return lr.double().reshape(())
+
+
+def detached(lr: float | Tensor) -> float | Tensor:
+    """The lr as a number that nobody differentiates through."""
+    return lr.detach() if isinstance(lr, Tensor) else lr
+
+
+def is_moving(group: Group) -> bool:
+    """Whether the lr of a group is not 0, as far as that can be told without waiting."""
+    lr = learning_rate(group)
+    return isinstance(lr, Tensor) or lr != 0
 
 
 def coefficients(group: Group) -> Coefficients:

@@ -67,6 +67,11 @@ def summed(values: list[Tensor], params: list[Tensor]) -> list[Tensor]:
     return sums
 
 
+def gatherable(tensor: Tensor) -> Tensor:
+    """A sharded int16 tensor as int32; any other itself. Neither gloo nor NCCL can gather int16."""
+    return tensor.int() if _is_dtensor(tensor) and tensor.dtype == torch.int16 else tensor
+
+
 def any_rank(flag: Tensor, params: list[Tensor]) -> Tensor:
     """A flag that is set on all ranks of the parameters' meshes if it is set on one of them."""
     for mesh in _by_mesh(params, _is_dtensor):

@@ -11,6 +11,7 @@ from liontool.optim import _agreement, _scalars, _sharding, reference
 from liontool.optim._agreement import Counts
 from liontool.optim._batch import Batch, Piece, every_piece
 
+METRICS = ("agreement", "scale", "skipped", "vanished")
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -54,9 +55,7 @@ def metrics(
 
 
 def may_stall(batches: list[Batch]) -> list[Batch]:
-    """The groups whose weights may be too coarse for their updates. None while compiling."""
-    if torch.compiler.is_compiling():
-        return []
+    """The groups whose weights may be too coarse for their updates, and can be looked at."""
     return [
         batch
         for batch in batches
@@ -66,23 +65,23 @@ def may_stall(batches: list[Batch]) -> list[Batch]:
     ]
 
 
-def warn_if_stalled(batches: list[Batch], vanished: list[Tensor]) -> None:
+def warn_if_stalled(watch: Watch) -> None:
     """Warn if rounding took most of the updates of half-precision weights."""
-    worst = max(float(share) for share in vanished)
+    worst = max(float(share) for share in watch.vanished())
     if worst > 0.5:
-        dtype = next(p.weight.dtype for p in every_piece(batches) if p.weight.dtype in HALVES)
         warnings.warn(
-            f"{worst:.0%} of the updates of {dtype} weights were rounded away: lr is too small for "
-            "the dtype; rounding='split' (2 bytes a weight more) or 'stochastic' keeps them, for "
-            "bfloat16",
-            stacklevel=4,
+            f"{worst:.0%} of the updates of half-precision weights were rounded away: lr is too "
+            "small for their dtype; for bfloat16, rounding='split' (2 bytes a weight more) or "
+            "'stochastic' keeps them",
+            stacklevel=6,
         )
 
 
 def _is_updated(piece: Piece, batch: Batch) -> Tensor:
     factors = _scalars.coefficients(batch.group)
-    update = reference.mixed_sign(piece.grad, reference.widened(piece.exp_avg), factors)
-    return reference.step_sizes(update, piece.grad, piece.size) * update != 0
+    direction = piece.direction()
+    update = reference.mixed_sign(direction, piece.wide_exp_avg(), factors)
+    return reference.step_sizes(update, direction, piece.size) * update != 0
 
 
 def _share(pairs: list[Tensor]) -> Tensor:
@@ -95,6 +94,9 @@ def _share(pairs: list[Tensor]) -> Tensor:
 def _of_group(
     batch: Batch, counts: list[Counts], vanished: Tensor, skip: Tensor | None
 ) -> dict[str, Tensor]:
+    if not counts:
+        nothing = torch.zeros((), dtype=torch.float64)
+        return dict.fromkeys(METRICS, nothing)
     total = _agreement.in_all(counts)
     agreement = reference.share(total.agreeing, total.counted)
     numel = max(total.numel, 1)
@@ -104,4 +106,4 @@ def _of_group(
     withheld = 1 - reference.share(total.agreeing, total.numel)
     masked = withheld if batch.group["cautious_factor"] == 0 else torch.zeros_like(agreement)
     skipped = masked if skip is None else torch.where(skip, 1.0, masked)
-    return {"agreement": agreement, "scale": scale, "skipped": skipped, "vanished": vanished}
+    return dict(zip(METRICS, (agreement, scale, skipped, vanished), strict=True))

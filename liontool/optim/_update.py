@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from liontool.optim import _dispatch, _scalars, _sharding, reference, rounding
+from liontool.optim import _dispatch, _scalars, _sharding, rounding
 from liontool.optim._batch import Batch, Group, Piece, keep, tell_autograd, write
 
 # Bounds what the intermediate results of a path take: a few times this many elements.
@@ -26,10 +26,11 @@ def update(batch: Batch, stay: bool | Tensor) -> None:
     for pieces in _chunks(batch.pieces):
         weights, exp_avgs = path(
             [_source(piece.wide_weight(), batch.group) for piece in pieces],
-            [piece.grad for piece in pieces],
-            [_source(reference.widened(piece.exp_avg), batch.group) for piece in pieces],
+            [piece.direction() for piece in pieces],
+            [_source(piece.wide_exp_avg(), batch.group) for piece in pieces],
             [piece.size for piece in pieces],
             factors,
+            batch.group["cautious_wd"],
         )
         for piece, weight, exp_avg in zip(pieces, weights, exp_avgs, strict=True):
             piece.exp_avg.copy_(keep(piece.exp_avg, exp_avg, stay))

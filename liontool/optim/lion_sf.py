@@ -10,7 +10,7 @@ from liontool.optim._base import LionBase
 
 
 class LionSF(LionBase):
-    """Schedule-free Lion after lucidrains/lion-pytorch (MIT), in Lion's arithmetic as defined here.
+    """Schedule-free Lion after govorunov/lion-sf (MIT), in Lion's arithmetic as defined here.
 
     With u as in `Lion`, and a the share of elements with u * g > 0::
 
@@ -32,17 +32,14 @@ class LionSF(LionBase):
     1 as published; the signed forms mend that.
 
     Args:
-        params: As in `Lion`.
+        params: As in `Lion`, like all arguments that are not named here.
         lr: As in `Lion`; the author advises 5e-4 and more, held constant.
-        betas: As in `Lion`.
-        weight_decay: As in `Lion`.
-        maximize: As in `Lion`.
-        decoupled_weight_decay: As in `Lion`.
         pow: Exponent of the scale; 0 makes it Lion.
         agreement: What counts, see the table.
 
     Raises:
-        ValueError: An option has an illegal value, or `decoupled_weight_decay` is given with lr 0.
+        ValueError: An option has an illegal value, or two exclude each other.
+        RuntimeError: `fused=True` where there is no kernel.
 
     Example:
         >>> import torch
@@ -61,6 +58,7 @@ class LionSF(LionBase):
         weight_decay: float = 0.0,
         *,
         cautious_factor: float = 1.0,
+        cautious_wd: bool = False,
         decoupled_weight_decay: bool = False,
         rounding: str = "nearest",
         state_dtype: torch.dtype | str | None = None,

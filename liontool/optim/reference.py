@@ -2,7 +2,8 @@
 
 Lion is from "Symbolic Discovery of Optimization Algorithms", https://arxiv.org/abs/2302.06675, in
 the order of google/automl (Apache-2.0): decay, update, momentum. LionSF's scale follows
-govorunov/lion-sf, caution lucidrains/lion-pytorch and https://arxiv.org/abs/2411.16085 (all MIT).
+govorunov/lion-sf (MIT), caution lucidrains/lion-pytorch (MIT),
+https://arxiv.org/abs/2411.16085 and https://arxiv.org/abs/2510.12402.
 
 Pure functions: nothing is changed in place. Only mul, add, sub, sign, compare and where touch
 tensors, since fused forms (`alpha=`, `lerp`, `addcmul`) round differently from one machine to
@@ -58,6 +59,7 @@ def lion_step(
     betas: tuple[float, Scalar],
     scale: Scalar = 1.0,
     cautious_factor: float = 1.0,
+    cautious_wd: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One step on one tensor; returns the new weights and the new momentum.
 
@@ -70,25 +72,34 @@ def lion_step(
         betas: Weight of the momentum in the update, and in the next momentum.
         scale: Factor on the update but not on the decay; LionSF's agreement.
         cautious_factor: What an update counts that points against its gradient; 1 is off.
+        cautious_wd: Whether only weights decay that the update makes smaller.
     """
-    p, g, m = widened(param), widened(grad), widened(exp_avg)
+    p = widened(param)
+    g, m = widened(grad).to(p.dtype), widened(exp_avg).to(p.dtype)
     factors = coefficients(lr, weight_decay, betas)
     size: StepSize = lr * scale
     if cautious_factor != 1:
         agreeing = agreement_counts(mixed_sign(g, m, factors), g)
         agree, differ = cautious_factors(agreeing, g.numel(), cautious_factor)
         size = (lr * scale * agree, lr * scale * differ)
-    p, m = updated(p, g, m, size, factors)
+    p, m = updated(p, g, m, size, factors, cautious_wd)
     return narrowed(p, param), narrowed(m, exp_avg)
 
 
 def updated(
-    p: Tensor, g: Tensor, m: Tensor, size: StepSize, factors: Coefficients
+    p: Tensor,
+    g: Tensor,
+    m: Tensor,
+    size: StepSize,
+    factors: Coefficients,
+    cautious_wd: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Weights and momentum after a step, all in the dtype that is computed in."""
     decay, _, _, beta2, gradient2 = (rounded(factor, p) for factor in factors)
     update = mixed_sign(g, m, factors)
-    return p * decay - step_sizes(update, g, size) * update, beta2 * m + gradient2 * g
+    step = step_sizes(update, g, size) * update
+    decayed = torch.where(step * p > 0, p * decay, p) if cautious_wd else p * decay
+    return decayed - step, beta2 * m + gradient2 * g
 
 
 def mixed_sign(g: Tensor, m: Tensor, factors: Coefficients) -> Tensor:

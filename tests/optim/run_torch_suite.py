@@ -48,8 +48,9 @@ def _file(arguments: list[str]) -> Path:
 
 def _put_into_the_list() -> None:
     """The decorators of torch's file read the list while the file is imported."""
-    from support.optimizer_info import infos_for_torchs_file
     from torch.testing._internal import common_optimizers
+
+    from support.optimizer_info import infos_for_torchs_file
 
     common_optimizers.optim_db[:] = infos_for_torchs_file()
 

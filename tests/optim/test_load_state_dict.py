@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import warnings
+from pathlib import Path
 from typing import Any
 
 import lion_pytorch
@@ -10,6 +14,7 @@ import torch
 from torch.nn import Parameter
 
 from liontool.optim import Lion, LionSF
+from support.lions import model, parameters, same, snapshot, train
 
 
 def _params() -> list[Parameter]:
@@ -103,6 +108,17 @@ def test_adams_decoupled_weight_decay_is_not_lions() -> None:
     assert optimizer.param_groups[0]["decoupled_weight_decay"] is True
 
 
+def test_paths_of_adam_are_not_lions() -> None:
+    """How AdamW was computed says nothing of how we are to compute; what it maximised does."""
+    optimizer = Lion(_params(), foreach=False)
+    keys = {"fused": True, "foreach": None, "capturable": True, "maximize": True}
+    with pytest.warns(UserWarning, match="drops: amsgrad, capturable, foreach, fused"):
+        optimizer.load_state_dict(_converted(amsgrad=False, **keys))
+    group = optimizer.param_groups[0]
+    found = [group[name] for name in ("fused", "foreach", "capturable", "maximize")]
+    assert found == [None, False, False, True]
+
+
 def test_adams_step_of_a_parameter_goes_quietly() -> None:
     """A file keeps it for its own loader's sake."""
     saved = _converted()
@@ -132,6 +148,21 @@ def test_state_of_adam_is_refused() -> None:
     with pytest.raises(ValueError, match=r"holds 'exp_avg_sq', which is Adam's.* liontool convert"):
         optimizer.load_state_dict(adam.state_dict())
     assert not optimizer.state
+
+
+def test_refused_state_leaves_all_as_it_was() -> None:
+    """Neither groups nor state nor hooks change when the error comes."""
+    optimizer = Lion(_params(), lr=0.5)
+    train(optimizer)
+    before = snapshot(optimizer)
+    saved = _converted()
+    saved["state"][1]["exp_avg_sq"] = torch.ones(4)
+    with pytest.raises(ValueError, match="parameter 1: optimizer state holds 'exp_avg_sq'"):
+        optimizer.load_state_dict(saved)
+    assert same(snapshot(optimizer), before)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert not optimizer._optimizer_load_state_dict_pre_hooks
+    assert not optimizer._optimizer_load_state_dict_post_hooks
 
 
 def test_state_of_sgd_is_refused() -> None:
@@ -211,3 +242,252 @@ def test_lion_pytorch_loads_ours() -> None:
     ours.step()
     theirs.load_state_dict(ours.state_dict())
     assert theirs.param_groups[0]["lr"] == 0.3
+
+
+# Every state that there is, in dtypes that torch's loader would cast.
+EVERYTHING: dict[str, Any] = {
+    "lr": 0.01, "rounding": "split", "state_dtype": torch.float32, "use_ema": True,
+    "gradient_accumulation_steps": 2, "weight_decay": 0.1,
+}  # fmt: skip
+STATE = {
+    "exp_avg": torch.float32,
+    "residual": torch.int16,
+    "ema": torch.float32,
+    "accumulator": torch.float32,
+}
+
+
+def _trained(dtype: torch.dtype = torch.bfloat16, **options: Any) -> Any:
+    optimizer = Lion(model(dtype).parameters(), **options)
+    train(optimizer)
+    return optimizer
+
+
+def _twin(optimizer: Any, **options: Any) -> Any:
+    """Another optimizer of copies of the weights."""
+    return Lion([Parameter(param.detach().clone()) for param in parameters(optimizer)], **options)
+
+
+def _dtypes(optimizer: Any) -> dict[str, torch.dtype]:
+    entry = optimizer.state[parameters(optimizer)[0]]
+    return {name: value.dtype for name, value in entry.items()}
+
+
+@pytest.mark.parametrize("way", ["plain", "pickled", "file"])
+def test_state_is_loaded_bit_for_bit(way: str, tmp_path: Path) -> None:
+    """int16 and float32 beside bfloat16 weights, where torch's loader would cast; steps agree."""
+    optimizer = _trained(**EVERYTHING)
+    assert optimizer.param_groups[0]["micro_step"] == 1
+    twin = _twin(optimizer)
+    if way == "pickled":
+        twin = pickle.loads(pickle.dumps(twin))
+    saved = optimizer.state_dict()
+    if way == "file":
+        torch.save(saved, tmp_path / "lion.pt")
+        saved = torch.load(tmp_path / "lion.pt", weights_only=True)
+    twin.load_state_dict(saved)
+    assert _dtypes(twin) == STATE
+    assert same(snapshot(twin), snapshot(optimizer))
+    assert all(map(torch.equal, train(twin), train(optimizer)))
+
+
+def test_loaded_state_shares_no_memory() -> None:
+    """What was loaded stays as it was, though the optimizer goes on."""
+    optimizer = _trained(**EVERYTHING)
+    saved = optimizer.state_dict()
+    kept = copy.deepcopy(saved)
+    twin = _twin(optimizer)
+    twin.load_state_dict(saved)
+    train(twin)
+    for key, entry in kept["state"].items():
+        assert all(torch.equal(value, saved["state"][key][name]) for name, value in entry.items())
+    assert torch.equal(saved["param_groups"][0]["step"], kept["param_groups"][0]["step"])
+
+
+def test_state_has_the_layout_of_its_parameter() -> None:
+    """Strides in the file do not matter."""
+    optimizer = Lion([Parameter(torch.ones(3, 2).t())])
+    saved = _converted()
+    saved["state"] = {0: saved["state"][0]}
+    saved["param_groups"][0]["params"] = [0]
+    optimizer.load_state_dict(saved)
+    assert optimizer.state[parameters(optimizer)[0]]["exp_avg"].stride() == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "saved", "file", "constructor", "expected"),
+    [
+        ("float32", "float32", "absent", None, "float32"),
+        ("float32", "bfloat16", "absent", None, "float32"),
+        ("bfloat16", "float32", "absent", None, "float32"),
+        ("bfloat16", "float32", None, None, "float32"),
+        ("bfloat16", "float32", "absent", "bfloat16", "bfloat16"),
+        ("bfloat16", "float32", "bfloat16", None, "bfloat16"),
+        ("bfloat16", "bfloat16", "float32", "bfloat16", "float32"),
+        ("float32", "float32", "bfloat16", None, "bfloat16"),
+        ("float16", "bfloat16", "absent", None, "float32"),
+        ("float32", "float64", "absent", None, "float32"),
+        ("float64", "float32", "absent", None, "float64"),
+        ("complex64", "complex64", "absent", None, "complex64"),
+        ("complex64", "complex64", "absent", "float32", "complex64"),
+    ],
+)
+def test_dtype_of_the_momentum(
+    weights: str, saved: str, file: str | None, constructor: str | None, expected: str
+) -> None:
+    """Cast where `state_dtype` asks for it, the file's before the constructor's, else only widened.
+
+    A group with a momentum wider than its weights says so from then on.
+    """
+    optimizer = Lion(
+        [Parameter(torch.ones(3, dtype=getattr(torch, weights)))],
+        state_dtype=constructor and getattr(torch, constructor),
+    )
+    momentum = torch.tensor([1.0, 1 / 3, -1e-3]).to(getattr(torch, saved))
+    group: dict[str, Any] = {"lr": 0.1, "params": [0]}
+    if file != "absent":
+        group["state_dtype"] = file and getattr(torch, file)
+    optimizer.load_state_dict({"state": {0: {"exp_avg": momentum}}, "param_groups": [group]})
+    found = optimizer.state[parameters(optimizer)[0]]["exp_avg"]
+    assert found.dtype == getattr(torch, expected)
+    assert torch.equal(found, momentum.to(found.dtype))
+    twin = _twin(optimizer)
+    twin.load_state_dict(optimizer.state_dict())
+    assert same(snapshot(twin), snapshot(optimizer))
+
+
+def test_state_that_is_not_asked_for_goes_with_a_warning() -> None:
+    """The loaded options decide; what they do without is named."""
+    saved = _trained(**EVERYTHING).state_dict()
+    saved["param_groups"][0].update(
+        rounding="nearest", use_ema=False, gradient_accumulation_steps=None
+    )
+    twin = Lion(model(torch.bfloat16).parameters())
+    drops = (
+        r"drops: accumulator \(the loaded options do without it\), ema \(the .* without it\), "
+        r"residual \(the loaded options do without it\)$"
+    )
+    with pytest.warns(UserWarning, match=drops):
+        twin.load_state_dict(saved)
+    assert set(_dtypes(twin)) == {"exp_avg"}
+    assert twin.param_groups[0]["micro_step"] == 0
+
+
+def test_state_that_is_missing_is_made_in_the_next_step() -> None:
+    """A file without it can be loaded with options that need it; a sum begins anew."""
+    saved = _trained(lr=0.01, state_dtype=torch.float32).state_dict()
+    group = saved["param_groups"][0]
+    for name in ("rounding", "use_ema", "gradient_accumulation_steps"):
+        del group[name]
+    group["micro_step"] = 1
+    twin = Lion(model(torch.bfloat16).parameters(), **EVERYTHING)
+    twin.load_state_dict(saved)
+    assert set(_dtypes(twin)) == {"exp_avg"}
+    assert twin.param_groups[0]["micro_step"] == 0
+    train(twin, 1)
+    assert _dtypes(twin) == STATE
+
+
+def test_hooks_of_the_user_find_the_state() -> None:
+    """Post-hooks come after all of it is there."""
+    optimizer = Lion(_params())
+    seen: list[float] = []
+
+    def look(loaded: Any) -> None:
+        seen.extend(float(loaded.state[param]["exp_avg"].mean()) for param in parameters(loaded))
+
+    optimizer.register_load_state_dict_post_hook(look)
+    optimizer.load_state_dict(_converted())
+    assert seen == [0.5, -0.5]
+    assert len(optimizer._optimizer_load_state_dict_post_hooks) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("residual", torch.ones(2, 3), "'residual' has dtype torch.float32, must be torch.int16"),
+        ("exp_avg", torch.ones(2, 3).int(), "'exp_avg' has dtype torch.int32, must be a floating"),
+        ("ema", torch.ones(2, 3, dtype=torch.complex64), "'ema' has dtype torch.complex64, must"),
+        ("ema", torch.ones(3), r"'ema' has shape \(3,\), the parameter \(2, 3\)"),
+        ("accumulator", 1.0, "'accumulator' is a float, must be a tensor"),
+    ],
+)
+def test_state_of_the_wrong_kind_is_refused(name: str, value: Any, message: str) -> None:
+    """Each message names the parameter, what was found and what is allowed."""
+    saved = _converted(rounding="split", use_ema=True, gradient_accumulation_steps=2)
+    saved["state"][0][name] = value
+    with pytest.raises(ValueError, match=f"parameter 0: {message}"):
+        Lion(_params()).load_state_dict(saved)
+
+
+def test_state_that_is_no_dict_is_refused() -> None:
+    """As some optimizers keep lists."""
+    saved = _converted()
+    saved["state"][1] = [torch.ones(4)]
+    with pytest.raises(ValueError, match="parameter 1: its state is a list, must be a dict of"):
+        Lion(_params()).load_state_dict(saved)
+
+
+def test_real_momentum_of_complex_weights_is_refused() -> None:
+    """Half of it would be made up."""
+    optimizer = Lion([Parameter(torch.ones(3, dtype=torch.complex64))])
+    saved = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"params": [0]}]}
+    with pytest.raises(ValueError, match=r"has dtype torch\.float32, must be complex, as the"):
+        optimizer.load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (({"rounding": "split"}, {}), "Invalid rounding: 'split' for a float16 parameter"),
+        (({"use_ema": True}, {"use_ema": False}), "Invalid use_ema: .* must be the same in all"),
+        (({"state_dtype": "int8"}, {}), "Invalid state_dtype: 'int8'"),
+        (({"decoupled_weight_decay": True, "reference_lr": 0.0}, {}), "Invalid reference_lr: 0.0"),
+    ],
+)
+def test_loaded_options_are_checked_as_given_ones(groups: Any, message: str) -> None:
+    """Against the dtype of the weights, and against those of other groups."""
+    params = [Parameter(torch.ones(2, dtype=torch.float16)) for _ in range(2)]
+    optimizer = Lion([{"params": [param]} for param in params])
+    saved = [{**group, "params": [index]} for index, group in enumerate(groups)]
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict({"state": {}, "param_groups": saved})
+
+
+def test_fused_where_there_is_no_kernel_is_refused_before_anything_changes() -> None:
+    """The state is still there."""
+    optimizer = Lion([Parameter(torch.ones(2, dtype=torch.complex64))])
+    optimizer.init_state()
+    saved = optimizer.state_dict()
+    saved["param_groups"][0] = {**saved["param_groups"][0], "fused": True}
+    with pytest.raises(RuntimeError, match="fused"):
+        optimizer.load_state_dict(saved)
+    assert len(optimizer.state) == 1
+
+
+def test_text_names_a_dtype() -> None:
+    """JSON has no dtypes."""
+    optimizer = Lion(_params())
+    optimizer.load_state_dict(_converted(state_dtype="bfloat16"))
+    assert optimizer.param_groups[0]["state_dtype"] == "bfloat16"
+    assert set(_dtypes(optimizer).values()) == {torch.bfloat16}
+
+
+def test_state_of_a_frozen_parameter_may_lack() -> None:
+    """It gets its own when it needs it."""
+    saved = _converted()
+    del saved["state"][1]
+    optimizer = Lion(_params())
+    optimizer.load_state_dict(saved)
+    assert list(optimizer.state) == parameters(optimizer)[:1]
+    train(optimizer, 1)
+    assert len(optimizer.state) == 2
+
+
+def test_a_load_that_drops_nothing_is_silent() -> None:
+    """Our own states, and those of others that have the same keys."""
+    trained = _trained(**EVERYTHING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Lion(_params()).load_state_dict(_converted())
+        _twin(trained).load_state_dict(trained.state_dict())

@@ -102,6 +102,13 @@ def test_local_piece_shares_memory(two: list[dict[str, Any]]) -> None:
     assert [rank["memory_is_shared"] for rank in two] == [True, True]
 
 
+def test_int16_that_is_to_be_gathered(two: list[dict[str, Any]]) -> None:
+    """Shards of int16 become int32, with the same values, and nothing else changes."""
+    assert [rank["gathered"] for rank in two] == [True, True]
+    plain = torch.ones(2, dtype=torch.int16)
+    assert _sharding.gatherable(plain) is plain
+
+
 def test_compiles_to_one_graph(two: list[dict[str, Any]]) -> None:
     """Sums, flags and places can stand in a compiled step."""
     assert [rank["compiled"] for rank in two] == [True, True]

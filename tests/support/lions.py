@@ -23,6 +23,7 @@ _BOTH: dict[str, dict[str, Any]] = {
     "maximize_decay": {"weight_decay": 0.1, "maximize": True},
     "cautious": {"cautious_factor": 0.0},
     "half_cautious": {"cautious_factor": 0.5},
+    "cautious_wd": {"lr": 0.01, "weight_decay": 0.1, "cautious_wd": True},
     "split": {"rounding": "split"},
     "stochastic": {"rounding": "stochastic"},
     "state_float32": {"state_dtype": torch.float32},
@@ -66,6 +67,13 @@ WHOLE = ("cautious_factor", "clipnorm")
 
 CASES = [(kind, name) for kind in KINDS for name in (_BOTH | (_SF if kind == "lion_sf" else {}))]
 """Each optimizer with the name of each configuration of it."""
+
+# LionSF does in these what Lion does.
+_ALIKE = """lr tensor_lr betas maximize maximize_decay half_cautious state_float32 clipvalue
+    loss_scale_factor ema capturable_tensor_lr"""
+
+FEWER_CASES = [case for case in CASES if case[0] == "lion" or case[1] not in _ALIKE.split()]
+"""Without configurations of LionSF that Lion stands for."""
 
 
 def configurations(kind: Any) -> dict[str, dict[str, Any]]:
@@ -134,3 +142,14 @@ def _same(first: Tensor, second: Tensor) -> bool:
 def _bits(tensor: Tensor) -> Tensor:
     tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def plain(value: Any) -> Any:
+    """A state dict, or a part of one, in which `==` compares tensors by dtype and values."""
+    if isinstance(value, Tensor):
+        return str(value.dtype), value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value))
+    return value

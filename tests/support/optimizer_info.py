@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.lions import KINDS, ONCE, WHOLE, configurations
 from torch.testing._internal.common_device_type import instantiate_device_type_tests
 from torch.testing._internal.common_methods_invocations import DecorateInfo
 from torch.testing._internal.common_optimizers import (
@@ -21,6 +20,8 @@ from torch.testing._internal.common_optimizers import (
     OptimizerInput,
     get_error_inputs_for_all_optims,
 )
+
+from support.lions import KINDS, ONCE, WHOLE, configurations
 
 # The imports forbid everyone in this process to set backend flags. Other tests set some.
 torch.backends.__allow_nonbracketed_mutation_flag = True
@@ -46,9 +47,9 @@ def infos(leave_out: tuple[str, ...] = ()) -> list[OptimizerInfo]:
 def infos_for_torchs_file() -> list[OptimizerInfo]:
     """Without the options that torch's test_optim.py cannot know.
 
-    It gives options to one of two groups, and it cuts a complex tensor in two.
+    It gives options to one of two groups, cuts a complex tensor in two, and takes any dtype.
     """
-    return infos((*ONCE, *WHOLE))
+    return infos((*ONCE, *WHOLE, "rounding", "state_dtype"))
 
 
 def paths(device: str, info: OptimizerInfo, differentiable: bool = False) -> list[OptimizerInput]:

@@ -27,7 +27,7 @@ def on_four() -> dict[str, Any]:
 
 def on_two() -> dict[str, Any]:
     """Every check that wants 2 ranks."""
-    checks = (no_place, foreign_gradient, memory_is_shared, compiled)
+    checks = (no_place, foreign_gradient, memory_is_shared, gathered, compiled)
     return {check.__name__: check() for check in checks}
 
 
@@ -114,6 +114,15 @@ def memory_is_shared() -> bool:
     with torch.no_grad():
         _sharding.local(param).add_(1.0)
         return bool((param.full_tensor() == 1).all())
+
+
+def gathered() -> bool:
+    """Whether sharded int16 values can be put together, and float32 stays as it is."""
+    mesh = init_device_mesh("cpu", (2,))
+    wide = distribute_tensor(numbered(5), mesh, [Shard(0)])
+    narrow = _sharding.gatherable(wide.short())
+    same = _sharding.gatherable(wide) is wide
+    return same and torch.equal(narrow.full_tensor(), numbered(5).int())
 
 
 def compiled() -> bool:

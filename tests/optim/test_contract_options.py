@@ -1,0 +1,227 @@
+"""Options: what is refused, in which words, and by which names and places they are given."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from liontool.optim import LionSF, backends
+from support.lions import KINDS, model, parameters, train
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def kind(request: pytest.FixtureRequest) -> Any:
+    """Either optimizer."""
+    return request.param
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"lr": -1.0}, "Invalid learning rate: -1.0, must be finite and >= 0"),
+    ({"lr": float("nan")}, "Invalid learning rate: nan"),
+    ({"lr": float("inf")}, "Invalid learning rate: inf"),
+    ({"lr": torch.tensor(-0.5)}, "Invalid learning rate: -0.5"),
+    ({"lr": torch.ones(2)}, r"Tensor lr must be 1-element, got shape \(2,\)"),
+    ({"betas": (1.0, 0.9)}, r"Invalid beta parameter at index 0: 1.0, must lie in \[0, 1\)"),
+    ({"betas": (0.9, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
+    ({"betas": (0.9, float("nan"))}, "Invalid beta parameter at index 1: nan"),
+    ({"betas": (0.9,)}, r"Invalid betas: \(0.9,\), must be two numbers"),
+    ({"weight_decay": -0.1}, "Invalid weight_decay value: -0.1, must be finite and >= 0"),
+    ({"weight_decay": None}, "Invalid weight_decay value: None"),
+    ({"lr": 0.0, "decoupled_weight_decay": True}, "Invalid reference_lr: 0.0, must be > 0 with"),
+    ({"cautious_factor": -0.5}, r"Invalid cautious_factor: -0.5, must lie in \[0, 1\]"),
+    ({"cautious_factor": 1.5}, "Invalid cautious_factor: 1.5"),
+    ({"rounding": "up"}, "Invalid rounding: 'up', choose from: nearest, split, stochastic"),
+    ({"nonfinite": "hide"}, "Invalid nonfinite: 'hide', choose from: propagate, skip, raise"),
+    ({"state_dtype": torch.float16}, "Invalid state_dtype: torch.float16, must be None, torch.fl"),
+    ({"state_dtype": "int8"}, "Invalid state_dtype: 'int8', must be None"),
+    ({"clipnorm": 0.0}, "Invalid clipnorm: 0.0, must be finite and > 0"),
+    ({"clipvalue": -1.0}, "Invalid clipvalue: -1.0, must be finite and > 0"),
+    ({"global_clipnorm": float("inf")}, "Invalid global_clipnorm: inf"),
+    ({"clipnorm": 1.0, "clipvalue": 2.0}, "Invalid clipvalue: 2.0, clipnorm is given too; at most"),
+    ({"clipvalue": 1.0, "global_clipnorm": 2.0}, "Invalid global_clipnorm: 2.0, clipvalue is gi"),
+    ({"ema_momentum": 1.5}, r"Invalid ema_momentum: 1.5, must lie in \[0, 1\]"),
+    ({"ema_overwrite_frequency": 0}, "Invalid ema_overwrite_frequency: 0, must be None or an int"),
+    ({"loss_scale_factor": 0.0}, "Invalid loss_scale_factor: 0.0, must be finite and > 0"),
+    ({"gradient_accumulation_steps": 1}, "Invalid gradient_accumulation_steps: 1, must be None"),
+    ({"gradient_accumulation_steps": 2.5}, "Invalid gradient_accumulation_steps: 2.5, must be"),
+    ({"foreach": True, "fused": True}, "Invalid fused: True with foreach=True, at most one"),
+    ({"foreach": True, "differentiable": True}, "Invalid foreach: True with differentiable=True"),
+    ({"fused": True, "differentiable": True}, "Invalid fused: True with differentiable=True"),
+    ({"fused": True, "cautious_factor": 0.5}, "Invalid fused: True with cautious_factor=0.5, the"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=[str(each[0]) for each in REFUSED])
+def test_illegal_options(kind: Any, options: dict[str, Any], message: str) -> None:
+    """They are refused for the whole optimizer and in a later group, in torch's words."""
+    with pytest.raises(ValueError, match=message):
+        kind([Parameter(torch.ones(1))], **options)
+    optimizer = kind([Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group({"params": Parameter(torch.ones(1)), **options})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pow": -1.0}, "Invalid pow value: -1.0, must be finite and >= 0"),
+        ({"pow": None}, "Invalid pow value: None"),
+        ({"agreement": "all"}, "Invalid agreement: 'all', choose from: tensor, group, tensor_sig"),
+    ],
+)
+def test_illegal_options_of_lion_sf(options: dict[str, Any], message: str) -> None:
+    """What LionSF alone has is checked too."""
+    with pytest.raises(ValueError, match=message):
+        LionSF([Parameter(torch.ones(1))], **options)
+
+
+def test_illegal_horizon(kind: Any) -> None:
+    """A momentum cannot average fewer than no gradients."""
+    with pytest.raises(ValueError, match="Invalid horizon value: -1, must be finite and >= 0"):
+        kind([{"params": [Parameter(torch.ones(1))], "horizon": -1}])
+
+
+@pytest.mark.parametrize("rounding", ["split", "stochastic"])
+def test_float16_is_rounded_to_nearest_only(kind: Any, rounding: str) -> None:
+    """float16 has too few exponents for a residual; bfloat16 is named as the way out."""
+    param = Parameter(torch.ones(1, dtype=torch.float16))
+    with pytest.raises(ValueError, match=f"Invalid rounding: '{rounding}' for a float16 parameter"):
+        kind([param], rounding=rounding)
+
+
+def test_complex_momentum_cannot_be_bfloat16(kind: Any) -> None:
+    """There is no complex bfloat16."""
+    param = Parameter(torch.ones(1, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"Invalid state_dtype: .* for a torch\.complex64"):
+        kind([param], state_dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("option", "first", "second"),
+    [
+        ("global_clipnorm", 1.0, None),
+        ("gradient_accumulation_steps", None, 2),
+        ("use_ema", True, False),
+        ("ema_momentum", 0.5, 0.6),
+        ("ema_overwrite_frequency", 2, 3),
+    ],
+)
+def test_what_there_is_once_must_be_equal_in_all_groups(
+    kind: Any, option: str, first: Any, second: Any
+) -> None:
+    """Keras has it once; the message names option and both values, and the group is not added."""
+    a, b = Parameter(torch.ones(1)), Parameter(torch.ones(1))
+    message = f"Invalid {option}: {second} in one parameter group and {first} in another"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kind([{"params": [a], option: first}, {"params": [b], option: second}])
+    optimizer = kind([a], **{option: first})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        optimizer.add_param_group({"params": [b], option: second})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_refused_group_leaves_the_optimizer_usable(kind: Any) -> None:
+    """After a refusal another group can be added, with the same parameter."""
+    a, b = Parameter(torch.ones(2)), Parameter(torch.ones(2))
+    optimizer = kind([a], lr=0.1)
+    with pytest.raises(ValueError, match="Invalid use_ema"):
+        optimizer.add_param_group({"params": [b], "use_ema": True})
+    optimizer.add_param_group({"params": [b]})
+    train(optimizer, 1)
+    assert b.tolist() != [1.0, 1.0]
+
+
+def test_betas_by_position(kind: Any) -> None:
+    """`betas` may follow `lr` without its name, and `weight_decay` may follow `betas`."""
+    group = kind(model().parameters(), 1e-3, (0.95, 0.98), 0.5).param_groups[0]
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.95, 0.98), 0.5)
+
+
+def test_other_options_have_names(kind: Any) -> None:
+    """What comes fifth would mean another thing in each Lion there is."""
+    with pytest.raises(TypeError, match="positional arguments"):
+        kind(model().parameters(), 1e-3, (0.9, 0.99), 0.0, True)
+
+
+def test_use_triton_is_another_name_of_fused(kind: Any) -> None:
+    """It only sets `fused` and is stored nowhere."""
+    optimizer = kind(model().parameters(), use_triton=False)
+    assert optimizer.param_groups[0]["fused"] is False
+    assert "use_triton" not in optimizer.param_groups[0]
+    assert "use_triton" not in optimizer.defaults
+
+
+def test_use_triton_and_fused_must_agree(kind: Any) -> None:
+    """Two names with two values are refused."""
+    with pytest.raises(ValueError, match="Invalid use_triton: True with fused=False, is another"):
+        kind(model().parameters(), use_triton=True, fused=False)
+
+
+@pytest.mark.parametrize("name", ["fused", "use_triton"])
+def test_fused_where_there_is_no_kernel(kind: Any, name: str) -> None:
+    """Explicitly asked for on the CPU, it is an error that names device and dtype."""
+    with pytest.raises(RuntimeError, match=r"`fused=True` requires a kernel for cpu and torch\.f"):
+        kind(model().parameters(), **{name: True})
+
+
+def test_fused_by_default_falls_back_without_a_word(kind: Any) -> None:
+    """`fused=None` takes the fastest exact path that there is."""
+    optimizer = kind(model().parameters())
+    train(optimizer, 1)
+    assert "path: foreach" in repr(optimizer)
+
+
+def test_path_is_shown(kind: Any) -> None:
+    """`repr` tells the path of each group: the loop where foreach and fused are off."""
+    a, b = model().parameters(), model().parameters()
+    groups = [{"params": a}, {"params": b, "foreach": False, "fused": False}]
+    text = repr(kind(groups, lr=0.125))
+    assert text.startswith(kind.__name__)
+    assert [line.split()[-1] for line in text.splitlines() if "path:" in line] == [
+        "foreach",
+        "loop",
+    ]
+    for shown in ("lr: 0.125", "horizon: None", "weight_decay: 0.0", "Parameter Group 1"):
+        assert shown in text
+
+
+def test_backends() -> None:
+    """Each path is there, or the reason why not is."""
+    found = backends()
+    assert {"loop", "foreach", "fused"} <= set(found)
+    assert found["loop"] == found["foreach"] == "available"
+    assert all(isinstance(reason, str) and reason for reason in found.values())
+
+
+def test_differentiable_takes_the_loop(kind: Any) -> None:
+    """Only the loop can be differentiated through."""
+    assert "path: loop" in repr(kind([torch.ones(1)], differentiable=True))
+
+
+def test_names_are_given_for_all_or_none(kind: Any) -> None:
+    """Mixed groups are refused in torch's words."""
+    with pytest.raises(ValueError, match="all optimizer params should be with/without names"):
+        kind([("weight", Parameter(torch.ones(1))), Parameter(torch.ones(1))])
+
+
+def test_defaults_are_those_of_the_paper(kind: Any) -> None:
+    """lr, betas and decay are google/automl's; everything else is off."""
+    group = kind(model().parameters()).param_groups[0]
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-4, (0.9, 0.99), 0.0)
+    assert (group["cautious_factor"], group["rounding"]) == (1.0, "nearest")
+    off = ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor", "state_dtype")
+    assert all(group[name] is None for name in (*off, "gradient_accumulation_steps", "horizon"))
+
+
+def test_group_values_win_over_the_optimizers(kind: Any) -> None:
+    """An option of a group holds in it alone."""
+    a, b = Parameter(torch.ones(2)), Parameter(torch.ones(2))
+    optimizer = kind([{"params": a, "lr": 0.5}, {"params": b}], lr=0.25)
+    train(optimizer, 1)
+    moved = [(1 - param).abs().tolist() for param in parameters(optimizer)]
+    assert moved == [[0.5, 0.5], [0.25, 0.25]]
