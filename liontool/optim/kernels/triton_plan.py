@@ -76,6 +76,11 @@ class Plan:
         self._misfits: list[int] = []
         self._moving = Moving(self._device, self._groups, len(self._entries))
 
+    @property
+    def captured(self) -> bool:
+        """Whether a graph needs this plan for as long as it is replayed."""
+        return self._moving.captured
+
     def adopt(self, entries: Sequence[Entry]) -> None:
         """Step on these tensors from now on; they are where the others were, and what they were.
 
