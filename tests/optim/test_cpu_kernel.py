@@ -104,7 +104,8 @@ def expected(of: list[Entry], grads: list[Tensor], groups: list[Hypers]) -> list
         size = step_size(place, of, counts, group)
         p = entry.param
         p = p.float() if entry.residual is None else rounding.combined(p, entry.residual)
-        p, m = reference.updated(p, g, entry.exp_avg.float(), size, factors[entry.group])
+        numbers = (size, factors[entry.group], group.cautious_wd)
+        p, m = reference.updated(p, g, entry.exp_avg.float(), *numbers)
         if entry.residual is None:
             entry.param.copy_(p)
         else:
@@ -154,11 +155,11 @@ def assert_same(ours: list[Entry], theirs: list[Entry]) -> None:
 def assert_steps_equal(
     of: list[Entry], groups: list[Hypers], *, steps: int = 3, wide: bool = False
 ) -> None:
-    """Kernel and definition do the same steps, on every instruction set, on one thread and two."""
+    """Kernel and definition do the same steps, on every instruction set, on one thread or two."""
     theirs = copied(of)
-    ours = [
-        (name, threads, copied(of)) for name in cpu_library.instruction_sets() for threads in (1, 2)
-    ]
+    sets = cpu_library.instruction_sets()
+    runs = [(name, 2) for name in sets[:-1]] + [(sets[-1], 1), (sets[-1], 2)]
+    ours = [(name, threads, copied(of)) for name, threads in runs]
     plans = [Plan(mine, name) for name, _, mine in ours]
     for _ in range(steps):
         grads = [grad.float() if wide else grad for grad in gradients(of)]
@@ -203,6 +204,13 @@ def test_caution(agreement: str | None, factor: float) -> None:
     assert_steps_equal(entries(groups=2), [group, hypers()])
 
 
+@pytest.mark.parametrize("options", [{}, {"agreement": "group"}, {"cautious_factor": 0.0}])
+def test_cautious_decay(options: dict[str, object]) -> None:
+    """Only weights decay that the update makes smaller."""
+    torch.manual_seed(0)
+    assert_steps_equal(entries(), [hypers(cautious_wd=True, **options)], steps=10)
+
+
 @pytest.mark.parametrize("wide", [False, True], ids=["", "wide-gradients"])
 @pytest.mark.parametrize("agreement", [None, "tensor", "group"])
 @pytest.mark.parametrize(
@@ -225,7 +233,11 @@ def test_bfloat16(
     assert_steps_equal(of, [hypers(agreement=agreement, cautious_factor=0.0)], wide=wide)
 
 
-@pytest.mark.parametrize("options", [{}, {"agreement": "tensor"}, {"cautious_factor": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"cautious_wd": True}, {"agreement": "tensor"}, {"cautious_factor": 0.0}],
+    ids=["lion", "cautious-decay", "lion-sf", "caution"],
+)
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_special_values(dtype: torch.dtype, options: dict[str, object], instructions: str) -> None:
     """Zeros, subnormals, halfway cases, infinities and NaN meet as in the definition."""

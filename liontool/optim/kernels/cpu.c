@@ -60,13 +60,14 @@ typedef struct {
 
 typedef struct {
     double decay, beta1, gradient1, beta2, gradient2, lr, pow, cautious_factor;
-    int64_t maximize, agreement, together, cautious;
+    int64_t maximize, agreement, together, cautious, cautious_decay;
 } Group;
 
 typedef struct {
     float decay, beta1, gradient1, beta2, gradient2, agree, differ;
     uint32_t flip; /* the bit that makes of the gradient the direction; the factors have it */
-    int is_signed; /* gradients that are not 0 are counted */
+    int is_signed;      /* gradients that are not 0 are counted */
+    int cautious_decay; /* only of weights that the step makes smaller */
 } Factors;
 
 typedef struct {
@@ -174,6 +175,7 @@ static Factors factors_of(const Group *group) {
         .differ = (float)group->lr,
         .flip = group->maximize ? 0x80000000u : 0,
         .is_signed = group->agreement == SIGNED,
+        .cautious_decay = group->cautious_decay != 0,
     };
     return f;
 }
@@ -306,6 +308,8 @@ void liontool_step(const Tensor *tensors, int64_t tensor_count, const char *cons
 #define with_lacking OF_SET(with_lacking)
 #define sign_of OF_SET(sign_of)
 #define agrees OF_SET(agrees)
+#define chosen OF_SET(chosen)
+#define moved OF_SET(moved)
 #define updated OF_SET(updated)
 #define with_codes OF_SET(with_codes)
 #define step_of OF_SET(step_of)
@@ -437,12 +441,20 @@ INLINE TARGET uints agrees(floats u, floats g, const Factors *f) {
     return (uints)(u * (floats)((uints)g ^ f->flip) > 0.0f);
 }
 
+INLINE TARGET floats chosen(uints where, floats a, floats b) {
+    return (floats)(((uints)a & where) | ((uints)b & ~where));
+}
+
+INLINE TARGET floats moved(floats p, floats step, const Factors *f) {
+    floats decayed = p * f->decay;
+    if (f->cautious_decay) decayed = chosen((uints)(step * p > 0.0f), decayed, p);
+    return decayed - step;
+}
+
 INLINE TARGET floats updated(floats p, floats g, floats u, const Factors *f, int cautious) {
-    if (!cautious) return p * f->decay - f->agree * u;
-    uints same = agrees(u, g, f);
+    if (!cautious) return moved(p, f->agree * u, f);
     floats agree = (floats){0} + f->agree, differ = (floats){0} + f->differ;
-    floats size = (floats)(((uints)agree & same) | ((uints)differ & ~same));
-    return p * f->decay - size * u;
+    return moved(p, chosen(agrees(u, g, f), agree, differ) * u, f);
 }
 
 /* Two bits for each update: 0 for -1, 1 for 0, 2 for 1, 3 for NaN. They are the lowest bit of the
@@ -502,8 +514,8 @@ INLINE TARGET void step_pair(int what, Stretch s, const Factors *f, Sums *sums, 
         if (split) p = load_lacking(p, s.residual, at, words);
         if (what == APPLY) {
             if (place == 0) memcpy(&sums->codes, s.codes + i / 16, sizeof sums->codes);
-            p.a = p.a * f->decay - step_of(sums->codes, sums->steps);
-            p.b = p.b * f->decay - step_of(sums->codes >> 2, sums->steps);
+            p.a = moved(p.a, step_of(sums->codes, sums->steps), f);
+            p.b = moved(p.b, step_of(sums->codes >> 2, sums->steps), f);
             sums->codes >>= 4;
         } else {
             p.a = updated(p.a, g.a, u.a, f, what == UPDATE_CAUTIOUS);

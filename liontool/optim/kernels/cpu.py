@@ -21,7 +21,7 @@ _FLOAT32, _BFLOAT16 = torch.float32, torch.bfloat16
 _ADDRESS = Tensor.data_ptr
 _IS_CONTIGUOUS = Tensor.is_contiguous
 
-_GROUP = struct.Struct("8d4q")  # of cpu.c
+_GROUP = struct.Struct("8d5q")  # of cpu.c
 
 
 class Hypers(NamedTuple):
@@ -38,6 +38,7 @@ class Hypers(NamedTuple):
         agreement: LionSF's, or None for Lion.
         pow: LionSF's.
         cautious_factor: What an update counts that points against its gradient; 1 is off.
+        cautious_wd: Only weights decay that the update makes smaller.
     """
 
     decay: float
@@ -50,6 +51,7 @@ class Hypers(NamedTuple):
     agreement: str | None = None
     pow: float = 1.0
     cautious_factor: float = 1.0
+    cautious_wd: bool = False
 
 
 class Plan:
@@ -185,7 +187,7 @@ def _group_row(hypers: Hypers) -> bytes:
     return _GROUP.pack(
         *(hypers.decay, hypers.beta1, hypers.gradient1, hypers.beta2, hypers.gradient2),
         *(hypers.size, hypers.pow, hypers.cautious_factor),
-        *(hypers.maximize, agreement, mode.together, mode.cautious),
+        *(hypers.maximize, agreement, mode.together, mode.cautious, hypers.cautious_wd),
     )
 
 
