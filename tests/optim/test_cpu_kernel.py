@@ -318,6 +318,20 @@ def test_groups_that_change_their_mode() -> None:
     assert_same(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("agreement", "size"), [(None, 10**6), ("tensor", 10**6), ("tensor", CHUNK), ("group", 700)]
+)
+def test_memory(agreement: str | None, size: int) -> None:
+    """LionSF takes two bits an element of tensors of several chunks, and Lion takes nothing."""
+    entry = Entry(torch.zeros(size), torch.zeros(size), None, 0)
+    mode = cpu_schedule.Mode(agreement is not None, agreement == "group", False)
+    codes = cpu_schedule.Schedule([entry], [mode], False).codes
+    needs_codes = agreement == "group" or (agreement is not None and size > CHUNK)
+    assert (codes is not None) == needs_codes
+    if codes is not None:
+        assert size / 4 <= codes.nbytes < size / 4 + 64
+
+
 def test_no_tensors() -> None:
     """A plan for nothing does nothing."""
     plan = Plan([])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("cpu.c")
 PREBUILT = Path(__file__).with_name("libliontool.so")
-FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-shared")
+FLAGS = ("-O2", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-shared")
 LIBRARIES = ("-lm",)
 SWITCH = "LIONTOOL_NO_COMPILE"
 SECONDS = 120  # that a compiler may take
