@@ -78,6 +78,7 @@ def test_gradients_change_place_dtype_and_layout():
         expected = by_the_loop(cases)
         plan.step([grad, second.grad], [hypers()])
         kernels.assert_equal(cases, expected)
+        assert plan._tables.buckets[0].kind.aligned == (grad is not odd)
 
 
 def test_tables_are_sent_again_only_when_they_changed():
