@@ -13,13 +13,16 @@ A peer that is not installed, or fails, is named with the reason. Without a GPU 
 
     python benchmarks/gpu_step.py [--models gpt2,1.3b,7b,small] [--dtypes fp32,bf16]
                                   [--peers liontool,torch] [--json FILE] [--selftest]
+    python benchmarks/gpu_step.py --tiles    # our kernel alone, cut in other ways; for who tunes it
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import importlib
+import itertools
 import json
 import math
 import statistics
@@ -315,6 +318,24 @@ def table(
     return rows
 
 
+def tiles(shapes: Shapes, dtype: torch.dtype, clock: Clock, speed: float, budget: float) -> None:
+    """Print what our kernel takes, cut into other chunks, blocks and warps."""
+    plans = importlib.import_module("liontool.optim.kernels.triton_plan")
+    params = drawn(shapes, dtype, torch.device("cuda"))
+    entries = [plans.Entry(param, torch.zeros_like(param), None, 0) for param in params]
+    moved = 5 * dtype.itemsize * sum(param.numel() for param in params)
+    grads = [param.grad for param in params]
+    print("\n| chunk | block | warps | ms | % |\n|---|---|---|---|---|")
+    for chunk in (4096, 8192, 16384, 65536):
+        for block, warps in ((512, 4), (1024, 4), (1024, 8), (2048, 4), (2048, 8)):
+            plan = plans.Plan(entries, tile=plans.Tile(chunk, block, warps))
+            step = functools.partial(plan.step, grads, [plans.Hypers(**HYPERS)])
+            step()
+            wall = clock.each(step, int(max(3, min(50, budget / max(clock.each(step, 3), 1e-3)))))
+            share = 100 * moved / wall / 1e6 / speed
+            print(f"| {chunk} | {block} | {warps} | {wall:.3f} | {share:.1f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default="gpt2,1.3b,7b,small", help=", ".join(MODELS))
@@ -322,6 +343,7 @@ def main() -> None:
     parser.add_argument("--peers", default="", help="those whose name has one of these in it")
     parser.add_argument("--budget", type=float, default=1500, help="ms of a series")
     parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--tiles", action="store_true", help="compare cuts of our kernel alone")
     parser.add_argument("--selftest", action="store_true", help="try it out, on the CPU too")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -336,6 +358,12 @@ def main() -> None:
     speed = copied(device, clock, 2**16 if options.selftest else 2**30)
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, times mean nothing"
     print(f"{card}, torch {torch.__version__}, copies {speed:,.0f} GB/s; {' '.join(sys.argv)}\n")
+    if options.tiles:
+        for model, dtype in itertools.product(options.models.split(","), options.dtypes.split(",")):
+            print(f"\n{model}, {dtype}")
+            tiles(MODELS[model](), DTYPES[dtype], clock, speed, options.budget)
+            free()
+        return
     rows: list[dict[str, Any]] = []
     for dtype in options.dtypes.split(","):
         able = []

@@ -104,7 +104,8 @@ def expected(of: list[Entry], grads: list[Tensor], groups: list[Hypers]) -> list
         size = step_size(place, of, counts, group)
         p = entry.param
         p = p.float() if entry.residual is None else rounding.combined(p, entry.residual)
-        p, m = reference.updated(p, g, entry.exp_avg.float(), size, factors[entry.group])
+        numbers = (size, factors[entry.group], group.cautious_wd)
+        p, m = reference.updated(p, g, entry.exp_avg.float(), *numbers)
         if entry.residual is None:
             entry.param.copy_(p)
         else:
@@ -151,15 +152,17 @@ def assert_same(ours: list[Entry], theirs: list[Entry]) -> None:
                 assert torch.equal(a.view(bits)[~a_nan], b.view(bits)[~b_nan]), name
 
 
-def assert_steps_equal(of: list[Entry], groups: list[Hypers], *, steps: int = 3) -> None:
-    """Kernel and definition do the same steps, on every instruction set, on one thread and two."""
+def assert_steps_equal(
+    of: list[Entry], groups: list[Hypers], *, steps: int = 3, wide: bool = False
+) -> None:
+    """Kernel and definition do the same steps, on every instruction set, on one thread or two."""
     theirs = copied(of)
-    ours = [
-        (name, threads, copied(of)) for name in cpu_library.instruction_sets() for threads in (1, 2)
-    ]
+    sets = cpu_library.instruction_sets()
+    runs = [(name, 2) for name in sets[:-1]] + [(sets[-1], 1), (sets[-1], 2)]
+    ours = [(name, threads, copied(of)) for name, threads in runs]
     plans = [Plan(mine, name) for name, _, mine in ours]
     for _ in range(steps):
-        grads = gradients(of)
+        grads = [grad.float() if wide else grad for grad in gradients(of)]
         counts = expected(theirs, grads, groups)
         for plan, (_, threads, _) in zip(plans, ours, strict=True):
             plan.step(grads, groups, threads)
@@ -201,6 +204,14 @@ def test_caution(agreement: str | None, factor: float) -> None:
     assert_steps_equal(entries(groups=2), [group, hypers()])
 
 
+@pytest.mark.parametrize("options", [{}, {"agreement": "group"}, {"cautious_factor": 0.0}])
+def test_cautious_decay(options: dict[str, object]) -> None:
+    """Only weights decay that the update makes smaller."""
+    torch.manual_seed(0)
+    assert_steps_equal(entries(), [hypers(cautious_wd=True, **options)], steps=10)
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["", "wide-gradients"])
 @pytest.mark.parametrize("agreement", [None, "tensor", "group"])
 @pytest.mark.parametrize(
     ("param", "exp_avg", "split"),
@@ -213,16 +224,20 @@ def test_caution(agreement: str | None, factor: float) -> None:
     ],
 )
 def test_bfloat16(
-    param: torch.dtype, exp_avg: torch.dtype, split: bool, agreement: str | None
+    param: torch.dtype, exp_avg: torch.dtype, split: bool, agreement: str | None, wide: bool
 ) -> None:
     """bfloat16 of every tensor rounds as torch does, and split weights lose nothing."""
     torch.manual_seed(0)
     of = entries(param=param, exp_avg=exp_avg, split=split)
-    assert_steps_equal(of, [hypers(agreement=agreement)], steps=10)
-    assert_steps_equal(of, [hypers(agreement=agreement, cautious_factor=0.0)])
+    assert_steps_equal(of, [hypers(agreement=agreement)], steps=10, wide=wide)
+    assert_steps_equal(of, [hypers(agreement=agreement, cautious_factor=0.0)], wide=wide)
 
 
-@pytest.mark.parametrize("options", [{}, {"agreement": "tensor"}, {"cautious_factor": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"cautious_wd": True}, {"agreement": "tensor"}, {"cautious_factor": 0.0}],
+    ids=["lion", "cautious-decay", "lion-sf", "caution"],
+)
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_special_values(dtype: torch.dtype, options: dict[str, object], instructions: str) -> None:
     """Zeros, subnormals, halfway cases, infinities and NaN meet as in the definition."""
@@ -303,6 +318,20 @@ def test_groups_that_change_their_mode() -> None:
     assert_same(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("agreement", "size"), [(None, 10**6), ("tensor", 10**6), ("tensor", CHUNK), ("group", 700)]
+)
+def test_memory(agreement: str | None, size: int) -> None:
+    """LionSF takes two bits an element of tensors of several chunks, and Lion takes nothing."""
+    entry = Entry(torch.zeros(size), torch.zeros(size), None, 0)
+    mode = cpu_schedule.Mode(agreement is not None, agreement == "group", False)
+    codes = cpu_schedule.Schedule([entry], [mode], False).codes
+    needs_codes = agreement == "group" or (agreement is not None and size > CHUNK)
+    assert (codes is not None) == needs_codes
+    if codes is not None:
+        assert size / 4 <= codes.nbytes < size / 4 + 64
+
+
 def test_no_tensors() -> None:
     """A plan for nothing does nothing."""
     plan = Plan([])
@@ -324,7 +353,7 @@ def test_many_threads_with_little_to_do() -> None:
 
 def test_gradient_of_another_dtype_is_refused() -> None:
     """A gradient that would be misread is an error."""
-    with pytest.raises(ValueError, match="gradients must have the dtypes of their weights"):
+    with pytest.raises(ValueError, match="have the dtypes of their weights, or all float32"):
         Plan(entries((3,))).step([torch.zeros(3, dtype=BF16)], [hypers()])
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from liontool.optim.kernels import triton_layout
+
 HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("test_triton_*.py"))
 
@@ -29,3 +31,32 @@ def test_kernels_under_the_interpreter():
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " passed" in ran.stdout
+
+
+def test_nothing_but_a_plan_imports_triton():
+    """Where Triton is not installed, all else can be imported, and says so."""
+    script = """
+import sys
+sys.modules["triton"] = None
+import liontool.optim
+from liontool.optim.kernels import triton_layout, triton_op
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=HERE.parents[1])
+
+
+@pytest.mark.parametrize(
+    ("found", "cuda", "hip", "reason"),
+    [
+        (None, True, None, "triton is not installed"),
+        ("a spec", False, None, "no CUDA device"),
+        ("a spec", True, "6.0", "no CUDA device"),
+        ("a spec", True, None, None),
+    ],
+)
+def test_why_there_are_no_kernels(monkeypatch, found, cuda, hip, reason):
+    """The first thing that is missing is named."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(triton_layout.importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert triton_layout.missing() == reason

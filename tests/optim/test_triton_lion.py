@@ -51,6 +51,19 @@ def test_gradients_of_another_dtype():
     kernels.assert_equal(cases, expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"agreement": "tensor"}], ids=["lion", "lion_sf"])
+def test_the_chunks_of_every_day(options):
+    """Sizes around the chunks that users get."""
+    from liontool.optim.kernels.triton_plan import Plan, Tile
+
+    torch.manual_seed(0)
+    chunk = Tile().chunk
+    cases = [drawn(numel) for numel in (chunk - 1, chunk, chunk + 1, 2 * chunk + 1040)]
+    expected = by_the_loop(cases, **options)
+    Plan([entry(case) for case in cases]).step([case.grad for case in cases], [hypers(**options)])
+    kernels.assert_equal(cases, expected)
+
+
 def test_all_kinds_in_one_step():
     """Tensors of all dtypes, aligned and not, share a step."""
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 
 import pytest
 import torch
@@ -174,6 +175,17 @@ def test_all_others_compile(name, arch, tmp_path):
     found = sass.resources(kernel, tmp_path)
     assert found["REG"] <= 64
     assert found["STACK"] == found["LOCAL"] == 0  # spills
+
+
+@pytest.mark.parametrize("name", [*MAIN, *OTHERS])
+def test_nothing_rounds_otherwise(name):
+    """No multiply-add, no approximate division or root, no subnormal that becomes zero."""
+    function, constants = {**MAIN, **OTHERS}[name]()
+    code = sass.compiled(function, 90, constants, optional=name in OTHERS).asm["ptx"]
+    arithmetic = re.findall(r"\b(?:fma|mul|add|sub|div|sqrt|rcp)\.\S*f(?:32|64)\b", code)
+    assert {operation.split(".")[1] for operation in arithmetic} == {"rn"}
+    assert not any(operation.startswith("fma") for operation in arithmetic)
+    assert ".ftz" not in code
 
 
 @pytest.mark.parametrize("name", MAIN)

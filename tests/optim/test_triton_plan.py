@@ -78,6 +78,7 @@ def test_gradients_change_place_dtype_and_layout():
         expected = by_the_loop(cases)
         plan.step([grad, second.grad], [hypers()])
         kernels.assert_equal(cases, expected)
+        assert plan._tables.buckets[0].kind.aligned == (grad is not odd)
 
 
 def test_tables_are_sent_again_only_when_they_changed():
@@ -93,6 +94,20 @@ def test_tables_are_sent_again_only_when_they_changed():
     plan.step([case.grad], [hypers(lr=0.5)])
     assert plan._tables is tables
     assert plan._moving._sent is not sent
+
+
+@pytest.mark.parametrize("odd", [None, "param", "grad", "exp_avg", "residual"])
+def test_one_odd_address_is_enough(odd):
+    """Wide accesses are promised only where all tensors of a parameter allow them."""
+    shifts = {name: int(name == odd) for name in ("param", "grad", "exp_avg", "residual")}
+    tensors = {
+        name: torch.zeros(40, dtype=torch.bfloat16, device=DEVICE)[shift : shift + 30]
+        for name, shift in shifts.items()
+    }
+    residual = tensors.pop("residual").view(torch.int16)
+    plan = plan_of([entry(kernels.Case(**tensors, margins=[]), residual=residual)])
+    plan.step([tensors["grad"]], [hypers(rounding="split")])
+    assert [bucket.kind.aligned for bucket in plan._tables.buckets] == [odd is None]
 
 
 def test_weights_that_moved():

@@ -15,11 +15,18 @@
 #include <stdint.h>
 #include <string.h>
 
+/* The newer version of pow, which sets no errno, would ask for glibc 2.29. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pow, pow@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pow, pow@GLIBC_2.17");
+#endif
+
 /* What a sweep does with a stretch of a tensor. */
 enum { UPDATE, UPDATE_CAUTIOUS, COUNT, ENCODE, APPLY };
 
-/* Bits of the kind of a tensor. Gradients have the dtype of the weights. */
-enum { WEIGHT_BF16 = 1, MOMENTUM_BF16 = 2, SPLIT = 4 };
+/* Bits of the kind of a tensor; what is not bfloat16 is float32. */
+enum { WEIGHT_BF16 = 1, GRAD_BF16 = 2, MOMENTUM_BF16 = 4, SPLIT = 8 };
 
 /* How a tensor comes by the size of its step; the same numbers stand in cpu.py. */
 enum {
@@ -53,13 +60,14 @@ typedef struct {
 
 typedef struct {
     double decay, beta1, gradient1, beta2, gradient2, lr, pow, cautious_factor;
-    int64_t maximize, agreement, together, cautious;
+    int64_t maximize, agreement, together, cautious, cautious_decay;
 } Group;
 
 typedef struct {
     float decay, beta1, gradient1, beta2, gradient2, agree, differ;
     uint32_t flip; /* the bit that makes of the gradient the direction; the factors have it */
-    int is_signed; /* gradients that are not 0 are counted */
+    int is_signed;      /* gradients that are not 0 are counted */
+    int cautious_decay; /* only of weights that the step makes smaller */
 } Factors;
 
 typedef struct {
@@ -167,6 +175,7 @@ static Factors factors_of(const Group *group) {
         .differ = (float)group->lr,
         .flip = group->maximize ? 0x80000000u : 0,
         .is_signed = group->agreement == SIGNED,
+        .cautious_decay = group->cautious_decay != 0,
     };
     return f;
 }
@@ -199,12 +208,13 @@ typedef struct {
 static Stretch stretch_of(const Step *step, int64_t t, int64_t start, int64_t end) {
     const Tensor *tensor = &step->tensors[t];
     int64_t weight_size = tensor->kind & WEIGHT_BF16 ? 2 : 4;
+    int64_t grad_size = tensor->kind & GRAD_BF16 ? 2 : 4;
     int64_t momentum_size = tensor->kind & MOMENTUM_BF16 ? 2 : 4;
     Stretch stretch = {
         .weight = tensor->weight + start * weight_size,
         .momentum = tensor->momentum + start * momentum_size,
         .residual = tensor->kind & SPLIT ? tensor->residual + start * 2 : 0,
-        .grad = step->grads[t] + start * weight_size,
+        .grad = step->grads[t] + start * grad_size,
         .codes = tensor->way == CODED ? step->codes + tensor->codes + start / 16 : 0,
         .numel = end - start,
     };
@@ -298,6 +308,8 @@ void liontool_step(const Tensor *tensors, int64_t tensor_count, const char *cons
 #define with_lacking OF_SET(with_lacking)
 #define sign_of OF_SET(sign_of)
 #define agrees OF_SET(agrees)
+#define chosen OF_SET(chosen)
+#define moved OF_SET(moved)
 #define updated OF_SET(updated)
 #define with_codes OF_SET(with_codes)
 #define step_of OF_SET(step_of)
@@ -429,12 +441,20 @@ INLINE TARGET uints agrees(floats u, floats g, const Factors *f) {
     return (uints)(u * (floats)((uints)g ^ f->flip) > 0.0f);
 }
 
+INLINE TARGET floats chosen(uints where, floats a, floats b) {
+    return (floats)(((uints)a & where) | ((uints)b & ~where));
+}
+
+INLINE TARGET floats moved(floats p, floats step, const Factors *f) {
+    floats decayed = p * f->decay;
+    if (f->cautious_decay) decayed = chosen((uints)(step * p > 0.0f), decayed, p);
+    return decayed - step;
+}
+
 INLINE TARGET floats updated(floats p, floats g, floats u, const Factors *f, int cautious) {
-    if (!cautious) return p * f->decay - f->agree * u;
-    uints same = agrees(u, g, f);
+    if (!cautious) return moved(p, f->agree * u, f);
     floats agree = (floats){0} + f->agree, differ = (floats){0} + f->differ;
-    floats size = (floats)(((uints)agree & same) | ((uints)differ & ~same));
-    return p * f->decay - size * u;
+    return moved(p, chosen(agrees(u, g, f), agree, differ) * u, f);
 }
 
 /* Two bits for each update: 0 for -1, 1 for 0, 2 for 1, 3 for NaN. They are the lowest bit of the
@@ -466,12 +486,14 @@ INLINE TARGET floats steps_of(float size) {
 
 /* What `what` does with the elements i to i + WIDTH, which lie at `at`. All flags are constants. */
 INLINE TARGET void step_pair(int what, Stretch s, const Factors *f, Sums *sums, int64_t i,
-                             int64_t at, int weight_bf16, int momentum_bf16, int split) {
-    const int words = weight_bf16 && momentum_bf16;
+                             int64_t at, const int kind) {
+    const int weight_bf16 = kind & WEIGHT_BF16, grad_bf16 = kind & GRAD_BF16;
+    const int momentum_bf16 = kind & MOMENTUM_BF16, split = kind & SPLIT;
+    const int words = weight_bf16 && grad_bf16 && momentum_bf16;
     const int place = (int)((uint64_t)i / WIDTH % 8); /* among the pairs that share codes */
     Pair g, m, u, p;
     if (what != APPLY) {
-        g = load(s.grad, at, weight_bf16, words);
+        g = load(s.grad, at, grad_bf16, words);
         m = load(s.momentum, at, momentum_bf16, words);
         u.a = sign_of(g.a, m.a, f);
         u.b = sign_of(g.b, m.b, f);
@@ -492,8 +514,8 @@ INLINE TARGET void step_pair(int what, Stretch s, const Factors *f, Sums *sums, 
         if (split) p = load_lacking(p, s.residual, at, words);
         if (what == APPLY) {
             if (place == 0) memcpy(&sums->codes, s.codes + i / 16, sizeof sums->codes);
-            p.a = p.a * f->decay - step_of(sums->codes, sums->steps);
-            p.b = p.b * f->decay - step_of(sums->codes >> 2, sums->steps);
+            p.a = moved(p.a, step_of(sums->codes, sums->steps), f);
+            p.b = moved(p.b, step_of(sums->codes >> 2, sums->steps), f);
             sums->codes >>= 4;
         } else {
             p.a = updated(p.a, g.a, u.a, f, what == UPDATE_CAUTIOUS);
@@ -513,23 +535,23 @@ INLINE TARGET void step_pair(int what, Stretch s, const Factors *f, Sums *sums, 
 
 /* The last elements, fewer than WIDTH, among zeros: those agree with nothing. */
 INLINE TARGET void step_rest(int what, Stretch s, const Factors *f, Sums *sums, int64_t i,
-                             int weight_bf16, int momentum_bf16, int split) {
+                             const int kind) {
     char weight[4 * WIDTH] = {0}, momentum[4 * WIDTH] = {0}, residual[2 * WIDTH] = {0},
          grad[4 * WIDTH] = {0};
-    const int64_t weight_size = weight_bf16 ? 2 : 4, momentum_size = momentum_bf16 ? 2 : 4;
-    const int64_t rest = s.numel - i;
+    const int64_t weight_size = kind & WEIGHT_BF16 ? 2 : 4, grad_size = kind & GRAD_BF16 ? 2 : 4;
+    const int64_t momentum_size = kind & MOMENTUM_BF16 ? 2 : 4, rest = s.numel - i;
     Stretch padded = {weight, momentum, residual, grad, s.codes, s.numel};
     if (writes_weight(what)) memcpy(weight, s.weight + i * weight_size, rest * weight_size);
     if (what != APPLY) {
         memcpy(momentum, s.momentum + i * momentum_size, rest * momentum_size);
-        memcpy(grad, s.grad + i * weight_size, rest * weight_size);
+        memcpy(grad, s.grad + i * grad_size, rest * grad_size);
     }
-    if (split) memcpy(residual, s.residual + i * 2, rest * 2);
-    step_pair(what, padded, f, sums, i, 0, weight_bf16, momentum_bf16, split);
+    if (kind & SPLIT) memcpy(residual, s.residual + i * 2, rest * 2);
+    step_pair(what, padded, f, sums, i, 0, kind);
     if (writes_weight(what)) memcpy(s.weight + i * weight_size, weight, rest * weight_size);
     if (writes_momentum(what))
         memcpy(s.momentum + i * momentum_size, momentum, rest * momentum_size);
-    if (split) memcpy(s.residual + i * 2, residual, rest * 2);
+    if (kind & SPLIT) memcpy(s.residual + i * 2, residual, rest * 2);
 }
 
 /* Asks for what comes after a page's end, where the processor itself does not look ahead. */
@@ -537,22 +559,22 @@ INLINE TARGET void look_ahead(const char *from, int64_t size) {
     for (int64_t line = 0; line < size; line += 64) __builtin_prefetch(from + AHEAD + line);
 }
 
-INLINE TARGET Counts swept(int what, Stretch s, const Factors *shared, int weight_bf16,
-                           int momentum_bf16, int split) {
+INLINE TARGET Counts swept(int what, Stretch s, const Factors *shared, const int kind) {
     const Factors own = *shared, *f = &own; /* no store can change a copy: it stays in registers */
-    const int64_t weight_size = weight_bf16 ? 2 : 4, momentum_size = momentum_bf16 ? 2 : 4;
+    const int64_t weight_size = kind & WEIGHT_BF16 ? 2 : 4, grad_size = kind & GRAD_BF16 ? 2 : 4;
+    const int64_t momentum_size = kind & MOMENTUM_BF16 ? 2 : 4;
     Sums sums = {{0}, {0}, {0}, steps_of(f->agree)};
     Counts counts = {0, 0};
     int64_t i = 0;
     for (; i + WIDTH <= s.numel; i += WIDTH) {
         if (writes_weight(what)) look_ahead(s.weight + i * weight_size, WIDTH * weight_size);
         if (what != APPLY) {
-            look_ahead(s.grad + i * weight_size, WIDTH * weight_size);
+            look_ahead(s.grad + i * grad_size, WIDTH * grad_size);
             look_ahead(s.momentum + i * momentum_size, WIDTH * momentum_size);
         }
-        step_pair(what, s, f, &sums, i, i, weight_bf16, momentum_bf16, split);
+        step_pair(what, s, f, &sums, i, i, kind);
     }
-    if (i < s.numel) step_rest(what, s, f, &sums, i, weight_bf16, momentum_bf16, split);
+    if (i < s.numel) step_rest(what, s, f, &sums, i, kind);
     if (what == COUNT || what == ENCODE) {
         int32_t agreeing[LANES], given[LANES];
         memcpy(agreeing, &sums.agreeing, sizeof agreeing);
@@ -565,25 +587,41 @@ INLINE TARGET Counts swept(int what, Stretch s, const Factors *shared, int weigh
     return counts;
 }
 
-/* Kinds: see WEIGHT_BF16, MOMENTUM_BF16, SPLIT. */
-#define ALL_KINDS(what)                                              \
-    switch (kind) {                                                  \
-        case 0: return swept(what, s, f, 0, 0, 0);                   \
-        case WEIGHT_BF16: return swept(what, s, f, 1, 0, 0);         \
-        case MOMENTUM_BF16: return swept(what, s, f, 0, 1, 0);       \
-        case WEIGHT_BF16 | MOMENTUM_BF16: return swept(what, s, f, 1, 1, 0); \
-        case WEIGHT_BF16 | SPLIT: return swept(what, s, f, 1, 0, 1); \
-        default: return swept(what, s, f, 1, 1, 1);                  \
-    }
+#define KIND(what, constant) \
+    case constant: return swept(what, s, f, constant);
+#define WHOLE_KINDS(what)                       \
+    KIND(what, 0)                               \
+    KIND(what, MOMENTUM_BF16)                   \
+    KIND(what, WEIGHT_BF16)                     \
+    KIND(what, WEIGHT_BF16 | MOMENTUM_BF16)     \
+    KIND(what, WEIGHT_BF16 | GRAD_BF16)         \
+    KIND(what, WEIGHT_BF16 | GRAD_BF16 | MOMENTUM_BF16)
+#define SPLIT_KINDS(what)                       \
+    KIND(what, SPLIT | WEIGHT_BF16)             \
+    KIND(what, SPLIT | WEIGHT_BF16 | MOMENTUM_BF16) \
+    KIND(what, SPLIT | WEIGHT_BF16 | GRAD_BF16) \
+    KIND(what, SPLIT | WEIGHT_BF16 | GRAD_BF16 | MOMENTUM_BF16)
 
 TARGET static Counts OF_SET(sweep)(int what, int64_t kind, Stretch s, const Factors *f) {
+    const Counts nothing = {0, 0};
     switch (what) {
-        case UPDATE: ALL_KINDS(UPDATE)
-        case UPDATE_CAUTIOUS: ALL_KINDS(UPDATE_CAUTIOUS)
-        case COUNT: kind &= ~SPLIT; ALL_KINDS(COUNT)
-        case ENCODE: kind &= ~SPLIT; ALL_KINDS(ENCODE)
-        default: ALL_KINDS(APPLY)
+        case UPDATE:
+            switch (kind) { WHOLE_KINDS(UPDATE) SPLIT_KINDS(UPDATE) }
+            break;
+        case UPDATE_CAUTIOUS:
+            switch (kind) { WHOLE_KINDS(UPDATE_CAUTIOUS) SPLIT_KINDS(UPDATE_CAUTIOUS) }
+            break;
+        case COUNT:
+            switch (kind & ~SPLIT) { WHOLE_KINDS(COUNT) }
+            break;
+        case ENCODE:
+            switch (kind & ~SPLIT) { WHOLE_KINDS(ENCODE) }
+            break;
+        case APPLY:
+            switch (kind) { WHOLE_KINDS(APPLY) SPLIT_KINDS(APPLY) }
+            break;
     }
+    return nothing;
 }
 
 #endif

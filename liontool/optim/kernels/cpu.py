@@ -21,7 +21,7 @@ _FLOAT32, _BFLOAT16 = torch.float32, torch.bfloat16
 _ADDRESS = Tensor.data_ptr
 _IS_CONTIGUOUS = Tensor.is_contiguous
 
-_GROUP = struct.Struct("8d4q")  # of cpu.c
+_GROUP = struct.Struct("8d5q")  # of cpu.c
 
 
 class Hypers(NamedTuple):
@@ -38,6 +38,7 @@ class Hypers(NamedTuple):
         agreement: LionSF's, or None for Lion.
         pow: LionSF's.
         cautious_factor: What an update counts that points against its gradient; 1 is off.
+        cautious_wd: Only weights decay that the update makes smaller.
     """
 
     decay: float
@@ -50,6 +51,7 @@ class Hypers(NamedTuple):
     agreement: str | None = None
     pow: float = 1.0
     cautious_factor: float = 1.0
+    cautious_wd: bool = False
 
 
 class Plan:
@@ -77,7 +79,7 @@ class Plan:
         self._addresses = _addresses(self._written)
         self._dtypes = [param.dtype for param in self._params]
         self._contiguous = all(map(_IS_CONTIGUOUS, self._params))
-        self._schedules: dict[tuple[Mode, ...], Schedule] = {}
+        self._schedules: dict[tuple[tuple[Mode, ...], bool], Schedule] = {}
 
     @staticmethod
     def unsupported(
@@ -96,7 +98,7 @@ class Plan:
             return f"the CPU kernel does not reach {param.device}"
         if any(tensor.layout != torch.strided for tensor in tensors):
             return f"the kernel does not know the layout {grad.layout}"
-        if param.dtype not in (_FLOAT32, _BFLOAT16) or grad.dtype != param.dtype:
+        if param.dtype not in (_FLOAT32, _BFLOAT16) or grad.dtype not in (param.dtype, _FLOAT32):
             return f"the kernel does not know {param.dtype} weights with {grad.dtype} gradients"
         if exp_avg.dtype not in (_FLOAT32, _BFLOAT16):
             return f"the kernel does not know {exp_avg.dtype} momentum"
@@ -116,15 +118,16 @@ class Plan:
         """Do a step on all tensors.
 
         Args:
-            grads: One gradient for each entry; they are not changed.
+            grads: One gradient for each entry, all in the dtypes of the weights or all in float32;
+                they are not changed.
             hypers: Of each group.
             threads: How many may work, or None for torch's number.
 
         Raises:
-            ValueError: A gradient has another dtype than its weights.
+            ValueError: A gradient has another dtype.
         """
+        schedule = self._schedule(hypers, self._are_wide(grads))
         grads = self._laid_out(grads)
-        schedule = self._schedule(hypers)
         addresses = array("Q", map(_ADDRESS, grads))
         groups = b"".join(map(_group_row, hypers))
         codes = schedule.codes
@@ -134,33 +137,42 @@ class Plan:
             *(_start(schedule.cells), None if codes is None else codes.data_ptr()),
             *(self._set, cpu_threads.count() if threads is None else threads, cpu_threads.pool()),
         )
-        torch.autograd.graph.increment_version(self._written)
+        torch.autograd.graph.increment_version(self._params)
         self._last = schedule
 
     def counts(self) -> list[tuple[int, int]]:
-        """Of each entry in the last step: agreeing elements, and with a signed agreement given ones.
+        """Of each entry in the last step: agreeing elements, elements with a gradient.
 
-        Given are those with a gradient that is not 0. Zeros where no option needed them.
+        0 where no option needed them; the second only with a signed agreement.
         """
         cells = self._last.cells[: CELL * len(self._entries)]
         return list(zip(cells[3::CELL], cells[4::CELL], strict=True))
 
+    def _are_wide(self, grads: Sequence[Tensor]) -> bool:
+        """Whether gradients are float32 where weights are not."""
+        dtypes = [grad.dtype for grad in grads]
+        if dtypes == self._dtypes:
+            return False
+        if dtypes != [_FLOAT32] * len(self._dtypes):
+            raise ValueError("gradients must have the dtypes of their weights, or all float32")
+        return True
+
     def _laid_out(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
         """Gradients laid out as the weights, copied where they are not."""
-        if [grad.dtype for grad in grads] != self._dtypes:
-            raise ValueError("gradients must have the dtypes of their weights")
         if self._contiguous and all(map(_IS_CONTIGUOUS, grads)):
             return grads
         return [
-            grad if _places(grad) == _places(param) else torch.empty_like(param).copy_(grad)
+            grad
+            if _places(grad) == _places(param)
+            else torch.empty_like(param, dtype=grad.dtype).copy_(grad)
             for grad, param in zip(grads, self._params, strict=True)
         ]
 
-    def _schedule(self, hypers: Sequence[Hypers]) -> Schedule:
-        modes = tuple(map(_mode, hypers))
-        if modes not in self._schedules:
-            self._schedules = {modes: Schedule(self._entries, modes)}
-        return self._schedules[modes]
+    def _schedule(self, hypers: Sequence[Hypers], wide: bool) -> Schedule:
+        key = (tuple(map(_mode, hypers)), wide)
+        if key not in self._schedules:
+            self._schedules = {key: Schedule(self._entries, *key)}
+        return self._schedules[key]
 
 
 def _mode(hypers: Hypers) -> Mode:
@@ -175,7 +187,7 @@ def _group_row(hypers: Hypers) -> bytes:
     return _GROUP.pack(
         *(hypers.decay, hypers.beta1, hypers.gradient1, hypers.beta2, hypers.gradient2),
         *(hypers.size, hypers.pow, hypers.cautious_factor),
-        *(hypers.maximize, agreement, mode.together, mode.cautious),
+        *(hypers.maximize, agreement, mode.together, mode.cautious, hypers.cautious_wd),
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("cpu.c")
 PREBUILT = Path(__file__).with_name("libliontool.so")
-FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-shared")
+FLAGS = ("-O2", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-shared")
 LIBRARIES = ("-lm",)
 SWITCH = "LIONTOOL_NO_COMPILE"
 SECONDS = 120  # that a compiler may take
@@ -69,15 +69,24 @@ def build(source: Path, more_flags: tuple[str, ...] = ()) -> Path:
     Raises:
         NoKernelError: It cannot be compiled, or there is no place for it.
     """
-    compiler = [*_compiler(), *FLAGS, *more_flags]
+    words = [*_compiler(), *FLAGS, *more_flags]
     folder = _cache()
-    output = folder / f"{source.stem}-{_fingerprint(source, compiler)}.so"
+    output = folder / f"{source.stem}-{_fingerprint(source, words)}.so"
     if not output.exists():
         with tempfile.TemporaryDirectory(dir=folder) as private:
             built = Path(private) / output.name
-            _compile([*compiler, str(source), "-o", str(built), *LIBRARIES])
+            _compile(words, source, built)
             built.replace(output)
     return output
+
+
+def build_as(source: Path, output: Path) -> None:
+    """Compile a C file to a shared object, for a wheel.
+
+    Raises:
+        NoKernelError: It cannot be compiled.
+    """
+    _compile([*_compiler(), *FLAGS], source, output)
 
 
 @functools.cache
@@ -105,10 +114,10 @@ def _compiler() -> list[str]:
     return [path, *words[1:]]
 
 
-def _compile(words: list[str]) -> None:
+def _compile(words: list[str], source: Path, output: Path) -> None:
     try:
         done = subprocess.run(
-            words,
+            [*words, str(source), "-o", str(output), *LIBRARIES],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -135,11 +144,11 @@ def _cache() -> Path:
     return folder
 
 
-def _fingerprint(source: Path, compiler: list[str]) -> str:
+def _fingerprint(source: Path, words: list[str]) -> str:
     """Changes with everything that the result of compiling depends on."""
-    path = Path(compiler[0]).resolve()
+    path = Path(words[0]).resolve()
     age = path.stat()
-    parts = (compiler, path, age.st_size, age.st_mtime_ns, platform.libc_ver())
+    parts = (words, path, age.st_size, age.st_mtime_ns, platform.libc_ver())
     machine = (platform.system(), platform.machine())
     digest = hashlib.sha256(source.read_bytes() + repr((parts, machine)).encode())
     return digest.hexdigest()[:20]

@@ -16,7 +16,7 @@ CELL = 5
 """Numbers of the struct Cell: elements, parts, pending, agreeing, given."""
 
 # Numbers of cpu.c.
-_WEIGHT_BF16, _MOMENTUM_BF16, _SPLIT = 1, 2, 4
+_WEIGHT_BF16, _GRAD_BF16, _MOMENTUM_BF16, _SPLIT = 1, 2, 4, 8
 _GIVEN, _WHOLE, _CODED, _AGAIN = range(4)
 _ROW = 256  # elements that the fewest whole vectors of codes cover, on any instruction set
 
@@ -58,9 +58,16 @@ class Schedule:
         codes: Room for two bits an element of those tensors that need it, or None.
     """
 
-    def __init__(self, entries: Sequence[Entry], modes: Sequence[Mode]) -> None:
+    def __init__(self, entries: Sequence[Entry], modes: Sequence[Mode], wide: bool) -> None:
+        """Lay out the tables.
+
+        Args:
+            entries: The tensors.
+            modes: Of each group.
+            wide: The gradients are float32, whatever the weights are.
+        """
         ways = [_way(entry.param.numel(), modes[entry.group]) for entry in entries]
-        rows, words = _tensor_rows(entries, ways)
+        rows, words = _tensor_rows(entries, ways, wide)
         sizes = [entry.param.numel() for entry in entries]
         first = list(_items(sizes, [True for _ in ways], 1))
         second = list(_items(sizes, [way in (_CODED, _AGAIN) for way in ways], 2))
@@ -79,21 +86,25 @@ def _way(numel: int, mode: Mode) -> int:
     return _AGAIN if mode.cautious else _CODED
 
 
-def _tensor_rows(entries: Sequence[Entry], ways: Sequence[int]) -> tuple[list[int], int]:
+def _tensor_rows(
+    entries: Sequence[Entry], ways: Sequence[int], wide: bool
+) -> tuple[list[int], int]:
     """The rows, and how many words the codes take."""
     rows: list[int] = []
     words = 0
     for entry, way in zip(entries, ways, strict=True):
         residual = 0 if entry.residual is None else entry.residual.data_ptr()
         rows += [entry.param.data_ptr(), entry.exp_avg.data_ptr(), residual]
-        rows += [entry.param.numel(), _kind(entry), entry.group, way, words]
+        rows += [entry.param.numel(), _kind(entry, wide), entry.group, way, words]
         if way == _CODED:
             words += -(-entry.param.numel() // _ROW) * (_ROW // 16)
     return rows, words
 
 
-def _kind(entry: Entry) -> int:
-    kind = _WEIGHT_BF16 if entry.param.dtype == torch.bfloat16 else 0
+def _kind(entry: Entry, wide: bool) -> int:
+    kind = 0
+    if entry.param.dtype == torch.bfloat16:
+        kind = _WEIGHT_BF16 if wide else _WEIGHT_BF16 | _GRAD_BF16
     kind |= _MOMENTUM_BF16 if entry.exp_avg.dtype == torch.bfloat16 else 0
     return kind | (_SPLIT if entry.residual is not None else 0)
 

@@ -96,7 +96,7 @@ def mark_elements(
     tl.store(m_ptr + o, narrowed(beta2 * m + gradient2 * g, M), o < end)
     tl.store(marks_ptr + pack, marks_of(update, g, CAREFUL, MARKED), pack * MARKED < end)
     agreeing = tl.sum((update * g > 0).to(tl.int32), 1)
-    return agreeing, tl.sum(((g != 0) & (o < end)).to(tl.int32), 1) if SIGNED else agreeing
+    return agreeing, tl.sum((g != 0).to(tl.int32), 1) if SIGNED else agreeing
 
 
 @triton.jit

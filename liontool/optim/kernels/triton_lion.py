@@ -80,9 +80,9 @@ def lion_elements(
     gradient2, salt, next_salt, first, P: tl.constexpr, M: tl.constexpr, ROUNDING: tl.constexpr,
 ):  # fmt: skip
     """Some elements of the chunk: load, decay, update, momentum, store."""
+    p = load_weight(p_ptr, low_ptr, o, mask, ROUNDING)
     g = widened(tl.load(g_ptr + o, mask, 0)) * scale * clip
     m = widened(tl.load(m_ptr + o, mask, 0))
-    p = load_weight(p_ptr, low_ptr, o, mask, ROUNDING)
     update = mixed_sign(g, m, beta1, gradient1)
     p = p * decay - lr * update
     m = beta2 * m + gradient2 * g

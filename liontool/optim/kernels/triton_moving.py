@@ -37,6 +37,11 @@ class Moving:
         self._staging: Tensor | None = self._new_staging()
         self._captured: list[Any] = []
 
+    @property
+    def captured(self) -> bool:
+        """Whether a graph sends the table again whenever it is replayed."""
+        return bool(self._captured)
+
     def send(
         self,
         addresses: list[int],
@@ -60,7 +65,7 @@ class Moving:
         found = (addresses, rows, limit)
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         # A replay sends what its capture saw: after a capture nobody knows what the device has.
-        if capturing or self._captured or found != self._sent:
+        if capturing or self.captured or found != self._sent:
             staging = self._ready_staging(capturing)
             self._fill(staging.numpy(), *found)
             self._table.copy_(staging, non_blocking=True)

@@ -17,7 +17,7 @@ from liontool.optim.kernels.triton_layout import Entry, Hypers
 
 _NUMBERS = 6  # of a group, as the operator takes them: lr, weight decay, betas, horizon, pow
 _FLAGS = 2  # maximize, cautious
-_KEPT = 4  # plans of an owner
+_KEPT = 4  # plans of an owner, beside those that a captured graph needs
 
 
 class Owner:
@@ -82,7 +82,25 @@ def step(
     )
 
 
-@torch.library.custom_op("liontool::triton_step", mutates_args=("params", "exp_avgs", "residuals"))
+# Graphs that a compiler captures outlive plans; torch 2.9 is the first to leave them to the user.
+_NO_GRAPHS = getattr(torch.Tag, "cudagraph_unsafe", None)
+_TAGS: dict[str, Any] = {} if _NO_GRAPHS is None else {"tags": _NO_GRAPHS}
+
+# Written out, since older versions of torch do not read all of these types from annotations.
+_SCHEMA = (
+    "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] residuals, "
+    "int[] places, Tensor[] lrs, bool[] lr_is_tensor, Tensor[] steps, int[] known_steps, "
+    "float[] numbers, str words, bool[] flags, int[] seeds, Tensor? grad_scale, "
+    "Tensor? found_inf, float? global_clipnorm, int owner) -> ()"
+)
+
+
+@torch.library.custom_op(
+    "liontool::triton_step",
+    mutates_args=("params", "exp_avgs", "residuals"),
+    schema=_SCHEMA,
+    **_TAGS,
+)
 def triton_step(
     params: list[Tensor],
     grads: list[Tensor],
@@ -150,8 +168,9 @@ def _plan(owner: int, entries: list[Entry]) -> Any:
     key = tuple(_known_by(entry) for entry in entries)
     plans = _owners[owner].plans if owner in _owners else {}
     if key not in plans:
-        if len(plans) == _KEPT:
-            del plans[next(iter(plans))]
+        idle = [old for old, plan in plans.items() if not plan.captured]
+        if len(idle) >= _KEPT:
+            del plans[idle[0]]
         plans[key] = Plan(entries)
     plans[key].adopt(entries)
     return plans[key]

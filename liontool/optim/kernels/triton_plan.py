@@ -76,6 +76,11 @@ class Plan:
         self._misfits: list[int] = []
         self._moving = Moving(self._device, self._groups, len(self._entries))
 
+    @property
+    def captured(self) -> bool:
+        """Whether a graph needs this plan for as long as it is replayed."""
+        return self._moving.captured
+
     def adopt(self, entries: Sequence[Entry]) -> None:
         """Step on these tensors from now on; they are where the others were, and what they were.
 
@@ -112,13 +117,14 @@ class Plan:
 
         Args:
             grads: One for each entry; they are not changed.
-            hypers: One for each group.
+            hypers: One for each group; more than that are ignored.
             grad_scale: What the loss was multiplied by: float32, one element, on the device.
             found_inf: Nothing changes if it is not 0; the same kind of tensor.
             global_clipnorm: Limit of the norm of all gradients of the plan together.
             sum_counts: Sums int64 counts, `[tensors, 2]`, over the ranks that share each tensor.
             sum_squares: Sums squares of norms, float64, `[tensors]`, likewise.
         """
+        hypers = hypers[: self._groups]
         with self._guard():
             grads = self._fitting(grads)  # keeps copies alive until all is launched
             addresses = list(map(Tensor.data_ptr, grads))
@@ -221,7 +227,7 @@ class Plan:
         )
         size = self._moving.hypers[group * _HYPERS + triton_table.LR.value] * scale
         if hyper.cautious:
-            size = size / (agreeing.double() / whole).clamp(min=1e-5)
+            size = size * (1 / reference.share(agreeing, whole).clamp(min=1e-5))
         return size.expand(len(places))
 
     def _clip(
