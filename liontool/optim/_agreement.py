@@ -69,6 +69,7 @@ def _pair(piece: Piece, factors: Coefficients, signed: bool) -> Tensor:
     direction = piece.direction()
     update = reference.mixed_sign(direction, piece.wide_exp_avg(), factors)
     agreeing = reference.agreement_counts(update, direction)
+    # Where all elements count, their number is known; all ranks send as much.
     return torch.stack([agreeing, (direction != 0).sum() if signed else agreeing])
 
 

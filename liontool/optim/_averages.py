@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from liontool.optim import _scalars, reference
-from liontool.optim._batch import Average, Batch, keep, wide_weight, write
+from liontool.optim._batch import Average, Batch, keep, wide_weight
 from liontool.optim._gradients import Gate
 
 
@@ -15,24 +14,15 @@ def average(batches: list[Batch], gate: Gate) -> None:
     averages = [each for batch in batches for each in batch.averages]
     if not averages:
         return
-    group, steps = batches[0].group, _steps(batches)
+    group, steps = batches[0].group, _scalars.most([batch.group for batch in batches], "step")
     momentum = _momentum(steps, group["ema_momentum"])
     due = _overwrite_is_due(steps, group["ema_overwrite_frequency"])
-    skip = False if gate.skip is None else gate.skip
     for each in averages:
-        each.ema.copy_(keep(each.ema, _moved(each, momentum), skip))
-        if due is not False:
-            stay = skip | ~due if isinstance(due, Tensor) else skip
-            write(each.weight, each.residual, each.ema, stay)
-
-
-def _steps(batches: list[Batch]) -> int | Tensor:
-    """Steps so far, of the group that has done most: averages have one count for all groups."""
-    counts = [_scalars.counted(batch.group, "step") for batch in batches]
-    if all(isinstance(count, int) for count in counts):
-        return max(int(count) for count in counts)
-    device = next(count.device for count in counts if isinstance(count, Tensor))
-    return torch.stack([torch.as_tensor(count, device=device) for count in counts]).max()
+        each.ema.copy_(keep(each.ema, _moved(each, momentum), gate.skip))
+        if isinstance(due, Tensor):
+            each.write(each.ema, gate.skip | ~due)
+        elif due:
+            each.write(each.ema, gate.skip)
 
 
 def _moved(average: Average, momentum: reference.Scalar) -> Tensor:

@@ -27,7 +27,7 @@ from liontool.optim import (
     _telemetry,
     _update,
 )
-from liontool.optim._batch import Average, Batch, Group, Piece, real_gradient, reals, write
+from liontool.optim._batch import Average, Batch, Group, Piece, real_gradient, reals
 
 # Arguments of the constructors that are not options of a group.
 _NOT_OPTIONS = ("self", "params", "use_triton", "__class__")
@@ -147,7 +147,7 @@ class LionBase(Optimizer):
             ValueError: `use_ema` is off.
         """
         for average in self._all_averages():
-            write(average.weight, average.residual, average.ema, False)
+            average.write(average.ema)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -158,21 +158,27 @@ class LionBase(Optimizer):
         """
         averages = self._all_averages()
         with torch.no_grad():
-            kept = [average.weight.clone() for average in averages]
+            kept = [
+                (each.weight.clone(), None if each.residual is None else each.residual.clone())
+                for each in averages
+            ]
             for average in averages:
-                average.weight.copy_(average.ema)
+                average.write(average.ema)
+        self._is_averaged = True
         try:
             yield
         finally:
+            self._is_averaged = False
             with torch.no_grad():
-                for average, weight in zip(averages, kept, strict=True):
-                    average.weight.copy_(weight)
+                for average, (weight, residual) in zip(averages, kept, strict=True):
+                    average.restore(weight, residual)
 
     def step_metrics(self) -> list[dict[str, Tensor]]:
         """What the last step did, for each parameter group: 0-d float64 tensors, none of them read.
 
         The first call switches the recording on and returns an empty list. Recording costs another
-        pass over the weights.
+        pass over the weights and takes the path without kernels; steps under torch.compile are not
+        recorded. A micro-step that only sums up gradients changes nothing here.
 
         Returns:
             agreement: Share of the elements whose update points where their gradient does.
@@ -205,6 +211,10 @@ class LionBase(Optimizer):
                 `fused=True` is asked for where there is no kernel.
         """
         self._accelerator_graph_capture_health_check()
+        if self.__dict__.get("_is_averaged"):
+            raise RuntimeError(
+                "step() inside averaged_weights() would be undone at its end; leave it first"
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -224,19 +234,21 @@ class LionBase(Optimizer):
         """Let a kernel do the step, if there is one for all of it."""
         if torch.compiler.is_compiling() or self.__dict__.get("_metrics") is not None:
             return False
+        if not self._stall_was_looked_for():
+            return False
         fused: _fused.Fused | None = self.__dict__.get("_fused")
         if fused is None or not fused.holds():
             for group in self.param_groups:
                 self._init_group(group)
             self._fused = fused = _fused.Fused(self, self._batches())
         grad_scale, found_inf = self._amp()
-        if not self._has_been_looked_at() or not fused.step(grad_scale, found_inf):
+        if not fused.step(grad_scale, found_inf):
             return False
-        skip = None if found_inf is None else found_inf.reshape(()) != 0
+        gate = _gradients.Gate(False if found_inf is None else found_inf.reshape(()) != 0)
         batches = [Batch(group, [], self._averages_of(group)) for group in self.param_groups]
-        _averages.average(batches, _gradients.Gate(skip))
+        _averages.average(batches, gate)
         for group in fused.groups:
-            _add(group["step"], False if skip is None else skip)
+            _add(group["step"], gate.skip)
         return True
 
     def _amp(self) -> tuple[Tensor | None, Tensor | None]:
@@ -250,57 +262,59 @@ class LionBase(Optimizer):
         if not any(batch.pieces for batch in batches):
             return
         gate = _gradients.prepare(batches, *self._amp())
+        looks_for_stall = self._looks_for_stall(gate)
         if gate.hold is not True:
-            self._update(batches, gate)
+            self._update(batches, gate, looks_for_stall)
             _gradients.clear_sums(self._sums(), gate)
         _averages.average(batches, gate)
         self._count(batches, gate)
+        if looks_for_stall:
+            _telemetry.warn_if_stalled(batches)
 
-    def _update(self, batches: list[Batch], gate: _gradients.Gate) -> None:
+    def _update(self, batches: list[Batch], gate: _gradients.Gate, looks_for_stall: bool) -> None:
         recording = self.__dict__.get("_metrics") is not None
         counts = _agreement.set_sizes(batches, always=recording)
-        watch = _telemetry.Watch(batches) if recording else self._watch_for_stall(batches)
+        is_watched = _telemetry.is_coarse if looks_for_stall else None
         for batch in batches:
-            _update.update(batch, gate.stay)
-        if recording and watch is not None:
-            self._metrics = _telemetry.metrics(batches, counts, watch.vanished(), gate.skip)
-        elif watch is not None:
-            _telemetry.warn_if_stalled(watch)
+            _update.update(batch, gate.stay, (lambda *_: True) if recording else is_watched)
+        if recording:
+            self._metrics = _telemetry.metrics(batches, counts, gate.stay)
 
-    def _has_been_looked_at(self) -> bool:
-        """Whether no weight can stall unseen: the plain path looks, in its first step."""
-        if not self.__dict__.get("_stall_looked_for"):
-            self._stall_looked_for = not any(
-                param.dtype in _telemetry.HALVES
+    def _stall_was_looked_for(self) -> bool:
+        """Whether no weight can stall unseen; the plain path looks, in the first step."""
+        if not self.__dict__.get("_looked_for_stall"):
+            self._looked_for_stall = not any(
+                _telemetry.is_coarse(param, group)
                 for group in self.param_groups
-                if group["rounding"] == "nearest"
                 for param in group["params"]
             )
-        return self._stall_looked_for
+        return self._looked_for_stall
 
-    def _watch_for_stall(self, batches: list[Batch]) -> _telemetry.Watch | None:
-        """Of the first step that moves weights, those that may be too coarse for their updates."""
-        if torch.compiler.is_compiling() or self.__dict__.get("_stall_looked_for"):
-            return None
-        self._stall_looked_for = any(_scalars.is_moving(batch.group) for batch in batches)
-        coarse = _telemetry.may_stall(batches)
-        return _telemetry.Watch(coarse) if coarse else None
+    def _looks_for_stall(self, gate: _gradients.Gate) -> bool:
+        """Whether this is the first step that moves weights, as far as that is known."""
+        if torch.compiler.is_compiling() or gate.stay is not False or self._stall_was_looked_for():
+            return False
+        self._looked_for_stall = any(map(_scalars.is_moving, self.param_groups))
+        return True
 
     def _count(self, batches: list[Batch], gate: _gradients.Gate) -> None:
         for batch in batches:
             if batch.pieces:
                 _add(batch.group["step"], gate.stay)
-            steps = batch.group["gradient_accumulation_steps"]
-            if steps is not None:
-                skip = False if gate.skip is None else gate.skip
-                _add(batch.group["micro_step"], skip)
-                batch.group["micro_step"].remainder_(steps)
+        steps = self.param_groups[0]["gradient_accumulation_steps"]
+        if steps is not None:
+            # One number for all groups, those that came later included.
+            micro_step = _scalars.most(self.param_groups, "micro_step")
+            for group in self.param_groups:
+                group["micro_step"].fill_(micro_step)
+                _add(group["micro_step"], gate.skip)
+                group["micro_step"].remainder_(steps)
 
     def _batches(self) -> list[Batch]:
         batches, ordinal = [], 0
         for group in self.param_groups:
             pieces = [
-                self._piece(param, ordinal + place)
+                self._piece(param, group, ordinal + place)
                 for place, param in enumerate(group["params"])
                 if param.grad is not None
             ]
@@ -324,9 +338,13 @@ class LionBase(Optimizer):
             if name not in state:
                 state[name] = _state.beginning(name, param, dtype)
 
-    def _piece(self, param: Tensor, ordinal: int) -> Piece:
+    def _piece(self, param: Tensor, group: Group, ordinal: int) -> Piece:
         state = self.state[param]
-        residual, accumulator = state.get("residual"), state.get("accumulator")
+        # State of an option that was switched off since stays, and counts for nothing.
+        options = _state.dtypes(param, group)
+        residual, accumulator = (
+            state[name] if name in options else None for name in ("residual", "accumulator")
+        )
         return Piece(
             param,
             ordinal,
@@ -349,6 +367,7 @@ class LionBase(Optimizer):
         params = [param for param in group["params"] if "ema" in self.state.get(param, {})]
         return [
             Average(
+                param,
                 reals(param),
                 reals(self.state[param]["residual"]) if "residual" in self.state[param] else None,
                 reals(self.state[param]["ema"]),
@@ -367,6 +386,8 @@ class LionBase(Optimizer):
         if any(group["lr"] != 0 for group in self.param_groups):
             return False
         params = [param for group in self.param_groups for param in group["params"]]
+        if any(param.grad is not None and param.grad.is_sparse for param in params):
+            return False  # and be refused
         grads = [_sharding.local(param.grad) for param in params if param.grad is not None]
         given = torch.tensor(any(bool(grad.count_nonzero()) for grad in grads))
         return not bool(_sharding.any_rank(given, params))

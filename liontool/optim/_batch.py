@@ -29,6 +29,7 @@ class Piece:
         transforms: What makes of its gradient the direction to go up, in order. Applied where it is
             used, so that no step holds a copy of all gradients.
         size: What its update is multiplied by, in float64.
+        vanished: Updates that left their element as it was, and all updates, if that was counted.
     """
 
     param: Tensor
@@ -40,6 +41,7 @@ class Piece:
     accumulator: Tensor | None
     transforms: list[Callable[[Tensor], Tensor]] = field(default_factory=list)
     size: reference.StepSize = 0.0
+    vanished: Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,14 +74,28 @@ class Average:
     """A parameter whose running average is kept.
 
     Attributes:
+        param: As in `Piece`.
         weight: As in `Piece`.
         residual: As in `Piece`.
         ema: The average, in the dtype that is computed in.
     """
 
+    param: Tensor
     weight: Tensor
     residual: Tensor | None
     ema: Tensor
+
+    def write(self, new: Tensor, stay: bool | Tensor = False) -> None:
+        """Write the weights, where a flag does not hold them back."""
+        write(self.weight, self.residual, new, stay)
+        tell_autograd(self.param)
+
+    def restore(self, weight: Tensor, residual: Tensor | None) -> None:
+        """Put back the bits of weights and residual."""
+        self.weight.copy_(weight)
+        if self.residual is not None and residual is not None:
+            self.residual.copy_(residual)
+        tell_autograd(self.param)
 
 
 @dataclass

@@ -18,21 +18,19 @@ from liontool.optim._batch import Batch, Piece, every_piece, keep
 
 
 class Gate(NamedTuple):
-    """How much of a step takes effect.
+    """How much of a step takes effect. A tensor is a flag on a device that nobody reads.
 
     Attributes:
-        skip: Nothing at all changes, because of what is not finite; None where that cannot be.
+        skip: Nothing at all changes, because of what is not finite.
         hold: Gradients are summed up; weights and momentum stay.
     """
 
-    skip: Tensor | None = None
+    skip: bool | Tensor = False
     hold: bool | Tensor = False
 
     @property
     def stay(self) -> bool | Tensor:
         """Whether weights and momentum stay."""
-        if self.skip is None:
-            return self.hold
         return self.skip | self.hold
 
 
@@ -74,17 +72,17 @@ def _transform(pieces: list[Piece], transform: Callable[[Tensor], Tensor]) -> No
 
 def _divide(batch: Batch, divisor: float | None) -> None:
     if divisor is not None:
-        _transform(batch.pieces, lambda grad: grad / divisor)
+        _transform(batch.pieces, partial(torch.mul, other=1 / divisor))
 
 
-def _skip(batches: list[Batch], found_inf: Tensor | None) -> Tensor | None:
-    """Whether the whole step is to be skipped, on every rank; None where no group asks for it."""
+def _skip(batches: list[Batch], found_inf: Tensor | None) -> bool | Tensor:
+    """Whether the whole step is to be skipped, on every rank; False where no group asks for it."""
     flags = [] if found_inf is None else [found_inf]
     watched = every_piece([batch for batch in batches if batch.group["nonfinite"] == "skip"])
     if watched:
         bad = _stacked([_is_bad(piece.grad) for piece in watched]).any()
         flags.append(_sharding.any_rank(bad, [piece.param for piece in watched]))
-    return _stacked(flags).any() if flags else None
+    return _stacked(flags).any() if flags else False
 
 
 def _raise_if_not_finite(batches: list[Batch], found_inf: Tensor | None) -> None:
@@ -122,23 +120,22 @@ def _name(batch: Batch, param: Tensor) -> str:
     return f"parameter {place} of a group of {len(batch.group['params'])}"
 
 
-def _accumulate(batches: list[Batch], skip: Tensor | None) -> bool | Tensor:
+def _accumulate(batches: list[Batch], skip: bool | Tensor) -> bool | Tensor:
     """Sum up; the direction is the mean. Returns whether the sum goes on after this step."""
-    group = batches[0].group
-    steps = group["gradient_accumulation_steps"]
+    steps: int | None = batches[0].group["gradient_accumulation_steps"]
     if steps is None:
         return False
     for piece in every_piece(batches):
         total = piece.accumulator
         if total is not None:
-            total.copy_(keep(total, total + piece.direction(), False if skip is None else skip))
+            total.copy_(keep(total, total + piece.direction(), skip))
             piece.transforms = [_mean_of(total, steps)]
-    hold: bool | Tensor = _scalars.counted(group, "micro_step") + 1 < steps
-    return hold
+    return _scalars.most([batch.group for batch in batches], "micro_step") + 1 < steps
 
 
 def _mean_of(total: Tensor, steps: int) -> Callable[[Tensor], Tensor]:
-    return lambda _: total / steps
+    # A CUDA device divides by a number so, and every other path must.
+    return lambda _: total * (1 / steps)
 
 
 def _clip(batches: list[Batch]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,6 +59,15 @@ def counted(group: Group, counter: str) -> int | Tensor:
     """A counter of a group as a Python number, where that costs nothing."""
     value: Tensor = group[counter]
     return int(value) if _readable(value, group) else value
+
+
+def most(groups: Sequence[Group], counter: str) -> int | Tensor:
+    """A count that all groups share: that of the group which has counted most."""
+    counts = [counted(group, counter) for group in groups]
+    if all(isinstance(count, int) for count in counts):
+        return max(int(count) for count in counts)
+    device = next(count.device for count in counts if isinstance(count, Tensor))
+    return torch.stack([torch.as_tensor(count, device=device) for count in counts]).max()
 
 
 def counter_device(group: Group) -> torch.device:

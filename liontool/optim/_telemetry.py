@@ -2,86 +2,93 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from liontool.optim import _agreement, _scalars, _sharding, reference
 from liontool.optim._agreement import Counts
-from liontool.optim._batch import Batch, Piece, every_piece
+from liontool.optim._batch import Batch, Group, Piece, every_piece, keep
 
 METRICS = ("agreement", "scale", "skipped", "vanished")
 HALVES = (torch.bfloat16, torch.float16)
+_NOT_THE_USERS = ("liontool.optim", "torch.")
 
 
-class Watch:
-    """Sees the pieces of some groups before and after their update.
+@dataclass
+class Look:
+    """A piece before its update.
 
-    Args:
-        batches: The groups, with gradients and step sizes.
+    Attributes:
+        piece: The piece.
+        weight: Its weights, wide.
+        updated: Which of them get an update that is not 0.
     """
 
-    def __init__(self, batches: list[Batch]) -> None:
-        self._batches = batches
-        self._before = [
-            (piece.wide_weight().clone(), _is_updated(piece, batch))
-            for batch in batches
-            for piece in batch.pieces
-        ]
+    piece: Piece
+    weight: Tensor
+    updated: Tensor
 
-    def vanished(self) -> list[Tensor]:
-        """For each group, the share of nonzero updates that left their weight as it was."""
-        pieces = every_piece(self._batches)
-        counts = [
-            torch.stack([(updated & (piece.wide_weight() == before)).sum(), updated.sum()])
-            for piece, (before, updated) in zip(pieces, self._before, strict=True)
-        ]
-        totals = iter(_sharding.summed(counts, [piece.param for piece in pieces]))
-        return [_share([next(totals) for _ in batch.pieces]) for batch in self._batches]
+    def compare(self) -> None:
+        """Count, after the update, which weights are as they were."""
+        gone = self.updated & (self.piece.wide_weight() == self.weight)
+        self.piece.vanished = torch.stack([gone.sum(), self.updated.sum()])
 
 
-def metrics(
-    batches: list[Batch],
-    counts: list[list[Counts]],
-    vanished: list[Tensor],
-    skip: Tensor | None,
-) -> list[dict[str, Tensor]]:
-    """The metrics of each group; see `LionBase.step_metrics`."""
-    return [
-        _of_group(batch, of_batch, gone, skip)
-        for batch, of_batch, gone in zip(batches, counts, vanished, strict=True)
-    ]
+def look(piece: Piece, group: Group) -> Look:
+    """See a piece before its update."""
+    direction = piece.direction()
+    factors = _scalars.coefficients(group)
+    update = reference.mixed_sign(direction, piece.wide_exp_avg(), factors)
+    updated = reference.step_sizes(update, direction, piece.size) * update != 0
+    return Look(piece, piece.wide_weight().clone(), updated)
 
 
-def may_stall(batches: list[Batch]) -> list[Batch]:
-    """The groups whose weights may be too coarse for their updates, and can be looked at."""
-    return [
-        batch
+def is_coarse(weight: Tensor, group: Group) -> bool:
+    """Whether weights may be too coarse for their updates."""
+    return weight.dtype in HALVES and group["rounding"] == "nearest" and not group["capturable"]
+
+
+def warn_if_stalled(batches: list[Batch]) -> None:
+    """Warn if rounding took most of the updates that were looked at, on this rank."""
+    counts = [
+        piece.vanished.cpu()
         for batch in batches
-        if batch.group["rounding"] == "nearest"
-        and not batch.group["capturable"]
-        and any(piece.weight.dtype in HALVES for piece in batch.pieces)
+        for piece in batch.pieces
+        if piece.vanished is not None and is_coarse(piece.weight, batch.group)
     ]
-
-
-def warn_if_stalled(watch: Watch) -> None:
-    """Warn if rounding took most of the updates of half-precision weights."""
-    worst = max(float(share) for share in watch.vanished())
-    if worst > 0.5:
+    share = float(_share(counts))
+    if share > 0.5:
         warnings.warn(
-            f"{worst:.0%} of the updates of half-precision weights were rounded away: lr is too "
+            f"{share:.0%} of the updates of half-precision weights were rounded away: lr is too "
             "small for their dtype; for bfloat16, rounding='split' (2 bytes a weight more) or "
             "'stochastic' keeps them",
-            stacklevel=7,
+            stacklevel=_depth_of_caller(),
         )
 
 
-def _is_updated(piece: Piece, batch: Batch) -> Tensor:
-    factors = _scalars.coefficients(batch.group)
-    direction = piece.direction()
-    update = reference.mixed_sign(direction, piece.wide_exp_avg(), factors)
-    return reference.step_sizes(update, direction, piece.size) * update != 0
+def metrics(
+    batches: list[Batch], counts: list[list[Counts]], stay: bool | Tensor
+) -> list[dict[str, Tensor]]:
+    """The metrics of each group; see `LionBase.step_metrics`."""
+    pieces = every_piece(batches)
+    found = [piece.vanished for piece in pieces if piece.vanished is not None]
+    totals = iter(_sharding.summed(found, [piece.param for piece in pieces]))
+    return [
+        _of_group(batch, of_batch, _share([next(totals) for _ in batch.pieces]), stay)
+        for batch, of_batch in zip(batches, counts, strict=True)
+    ]
+
+
+def _depth_of_caller() -> int:
+    """How far up the stack the user's own line is, past torch's and ours."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(_NOT_THE_USERS):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _share(pairs: list[Tensor]) -> Tensor:
@@ -92,7 +99,7 @@ def _share(pairs: list[Tensor]) -> Tensor:
 
 
 def _of_group(
-    batch: Batch, counts: list[Counts], vanished: Tensor, skip: Tensor | None
+    batch: Batch, counts: list[Counts], vanished: Tensor, stay: bool | Tensor
 ) -> dict[str, Tensor]:
     if not counts:
         nothing = torch.zeros((), dtype=torch.float64)
@@ -105,5 +112,6 @@ def _of_group(
         scale = scale + factor * (each.numel / numel)
     withheld = 1 - reference.share(total.agreeing, total.numel)
     masked = withheld if batch.group["cautious_factor"] == 0 else torch.zeros_like(agreement)
-    skipped = masked if skip is None else torch.where(skip, 1.0, masked)
+    skipped = keep(torch.ones_like(masked), masked, stay)
+    vanished = keep(torch.zeros_like(vanished), vanished, stay)
     return dict(zip(METRICS, (agreement, scale, skipped, vanished), strict=True))

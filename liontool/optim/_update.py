@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from liontool.optim import _dispatch, _scalars, _sharding, rounding
+from liontool.optim import _dispatch, _scalars, _sharding, _telemetry, rounding
 from liontool.optim._batch import Batch, Group, Piece, keep, tell_autograd, write
 
 # Bounds what the intermediate results of a path take: a few times this many elements.
 CHUNK = 2**22
 
 
-def update(batch: Batch, stay: bool | Tensor) -> None:
+def update(
+    batch: Batch, stay: bool | Tensor, is_watched: Callable[[Tensor, Group], bool] | None
+) -> None:
     """Do a step on the weights and momenta of a group.
 
     Args:
         batch: Its pieces have gradients and step sizes.
         stay: A flag on a device that holds everything back, or False.
+        is_watched: Says of which weights to count the updates that vanish; None is of none.
     """
     factors = _scalars.coefficients(batch.group)
     path = _dispatch.path(batch.group)
     for pieces in _chunks(batch.pieces):
+        looks = [
+            _telemetry.look(piece, batch.group)
+            for piece in pieces
+            if is_watched is not None and is_watched(piece.weight, batch.group)
+        ]
         weights, exp_avgs = path(
             [_source(piece.wide_weight(), batch.group) for piece in pieces],
             [piece.direction() for piece in pieces],
@@ -36,6 +44,8 @@ def update(batch: Batch, stay: bool | Tensor) -> None:
             piece.exp_avg.copy_(keep(piece.exp_avg, exp_avg, stay))
             write(piece.weight, piece.residual, _rounded(weight, piece, batch.group), stay)
             tell_autograd(piece.param)
+        for each in looks:
+            each.compare()
 
 
 def _chunks(pieces: list[Piece]) -> Iterator[list[Piece]]:

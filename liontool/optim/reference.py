@@ -144,9 +144,8 @@ def agreement_scale(agreeing: Tensor, counted: int | Tensor, *, pow: float, sign
         signed: Disagreement counts as 0; published, it counts like agreement.
     """
     surplus = 2 * share(agreeing, counted) - 1
-    factor = (surplus.clamp(min=0) if signed else surplus.abs()) ** pow
-    nothing = torch.as_tensor(counted, device=factor.device) == 0
-    return torch.where(nothing, torch.ones_like(factor), factor)
+    factor: Tensor = (surplus.clamp(min=0) if signed else surplus.abs()) ** pow
+    return factor
 
 
 def cautious_factors(agreeing: Tensor, counted: int, factor: float) -> tuple[Tensor, Tensor]:

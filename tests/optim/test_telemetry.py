@@ -66,15 +66,29 @@ def test_masked_updates_are_skipped() -> None:
 
 
 def test_a_skipped_step_is_skipped_whole() -> None:
-    """A gradient that is not finite leaves every element without an update."""
-    param = Parameter(torch.zeros(2))
+    """A gradient that is not finite leaves every element without an update; none vanishes."""
+    param = Parameter(torch.ones(2))
     optimizer = Lion([param], nonfinite="skip")
     optimizer.step_metrics()
     _give(param, 1.0, float("inf"))
     optimizer.step()
-    assert float(optimizer.step_metrics()[0]["skipped"]) == 1
+    (metrics,) = optimizer.step_metrics()
+    assert (float(metrics["skipped"]), float(metrics["vanished"])) == (1, 0)
 
 
+def test_a_step_held_by_a_flag_is_skipped() -> None:
+    """A micro-step whose counter nobody reads gives no update."""
+    param = Parameter(torch.ones(2))
+    optimizer = Lion([param], gradient_accumulation_steps=2, capturable=True)
+    optimizer.step_metrics()
+    for skipped in (1, 0):
+        _give(param, 1.0, 1.0)
+        optimizer.step()
+        (metrics,) = optimizer.step_metrics()
+        assert (float(metrics["skipped"]), float(metrics["vanished"])) == (skipped, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*rounded away")
 def test_vanished_updates_are_counted() -> None:
     """Of four bfloat16 weights, the one near zero still moves."""
     param = Parameter(torch.tensor([1.0, 1.0, 1.0, 1e-3], dtype=torch.bfloat16))
@@ -145,4 +159,48 @@ def test_updates_that_arrive_do_not_warn(options: dict[str, object]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.step()
+    assert optimizer.param_groups[0]["step"] == 1
+
+
+def test_skipped_steps_do_not_warn() -> None:
+    """A first step that overflows says nothing of the lr."""
+    param = Parameter(torch.full((8,), 1e-3, dtype=torch.bfloat16))
+    optimizer = Lion([param], lr=0.1, nonfinite="skip")
+    param.grad = torch.full_like(param, float("inf"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+    assert optimizer.param_groups[0]["step"] == 0
+
+
+def test_only_half_precision_weights_are_looked_at() -> None:
+    """float32 weights beside them neither hide a stall nor make one."""
+    stalled, fine = Parameter(torch.ones(80).bfloat16()), Parameter(torch.ones(1000))
+    optimizer = Lion([stalled, fine], lr=1e-4)
+    for param in (stalled, fine):
+        param.grad = torch.ones_like(param)
+    with pytest.warns(UserWarning, match="100% of the updates"):
+        optimizer.step()
+
+
+def test_the_warning_points_at_the_users_line() -> None:
+    """Through a scheduler's wrapper too."""
+    param = Parameter(torch.ones(8, dtype=torch.bfloat16))
+    optimizer = Lion([param], lr=1e-4)
+    torch.optim.lr_scheduler.ConstantLR(optimizer)
+    param.grad = torch.ones_like(param)
+    with pytest.warns(UserWarning, match="rounded away") as caught:
+        optimizer.step()
+    assert caught[0].filename == __file__
+
+
+def test_a_warning_that_is_an_error_comes_after_the_step() -> None:
+    """Weights, momentum and counter belong together when it is raised."""
+    param = Parameter(torch.ones(8, dtype=torch.bfloat16))
+    optimizer = Lion([param], lr=1e-4)
+    param.grad = torch.ones_like(param)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="rounded away"):
+            optimizer.step()
     assert optimizer.param_groups[0]["step"] == 1
