@@ -62,7 +62,7 @@ def test_split_of_hard_values():
     )
     lo = torch.tensor([-0x8000, -1, 0, 1, 0x7FFF], dtype=torch.int16)
     hi, lo = torch.cartesian_prod(hi, lo).T.contiguous()
-    param = hi.view(torch.bfloat16).to(DEVICE)
+    param = hi.clone().view(torch.bfloat16).to(DEVICE)
     residual = lo.clone().to(DEVICE)
     zeros = torch.zeros_like(param)
     plan = plan_of([entry(kernels.Case(param, zeros, zeros.clone(), []), residual=residual)])
