@@ -232,7 +232,7 @@ class LionBase(Optimizer):
 
     def _advance_fused(self) -> bool:
         """Let a kernel do the step, if there is one for all of it."""
-        if torch.compiler.is_compiling() or self.__dict__.get("_metrics") is not None:
+        if torch.compiler.is_compiling() or self._is_recording():
             return False
         if not self._stall_was_looked_for():
             return False
@@ -272,13 +272,16 @@ class LionBase(Optimizer):
             _telemetry.warn_if_stalled(batches)
 
     def _update(self, batches: list[Batch], gate: _gradients.Gate, looks_for_stall: bool) -> None:
-        recording = self.__dict__.get("_metrics") is not None
+        recording = self._is_recording()
         counts = _agreement.set_sizes(batches, always=recording)
         is_watched = _telemetry.is_coarse if looks_for_stall else None
         for batch in batches:
             _update.update(batch, gate.stay, (lambda *_: True) if recording else is_watched)
         if recording:
             self._metrics = _telemetry.metrics(batches, counts, gate.stay)
+
+    def _is_recording(self) -> bool:
+        return self.__dict__.get("_metrics") is not None
 
     def _stall_was_looked_for(self) -> bool:
         """Whether no weight can stall unseen; the plain path looks, in the first step."""
@@ -292,7 +295,9 @@ class LionBase(Optimizer):
 
     def _looks_for_stall(self, gate: _gradients.Gate) -> bool:
         """Whether this is the first step that moves weights, as far as that is known."""
-        if torch.compiler.is_compiling() or gate.stay is not False or self._stall_was_looked_for():
+        if torch.compiler.is_compiling() or gate.stay is not False or self._is_recording():
+            return False
+        if self._stall_was_looked_for():
             return False
         self._looked_for_stall = any(map(_scalars.is_moving, self.param_groups))
         return True

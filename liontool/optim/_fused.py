@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from liontool.optim import _kernels, _sharding
-from liontool.optim._batch import Batch, Group, Piece, real_gradient
+from liontool.optim._batch import Batch, Group, Piece, real_gradient, tell_autograd
 
 # No kernel is chosen by it.
 _MOVING = "lr"
@@ -57,7 +57,8 @@ class Fused:
             param for batch in batches for param in batch.group["params"] if param.grad is None
         ]
         self._kinds = [_kind(param.grad) for param in self._params]
-        self._entries = list(optimizer.state.values())
+        self._all_entries = list(optimizer.state.values())
+        self._entries = [optimizer.state[param] for param in self._params]
         self._state = self._state_now()
         self._sharded = any(_sharding.local(param) is not param for param in self._params)
         working = [batch for batch in batches if batch.pieces]
@@ -71,7 +72,7 @@ class Fused:
             and self._ids == _ids(self._optimizer)
             and all(param.grad is None for param in self._idle)
             and [_kind(param.grad) for param in self._params] == self._kinds
-            and _same(self._entries, list(self._optimizer.state.values()))
+            and _same(self._all_entries, list(self._optimizer.state.values()))
             and _same(self._state, self._state_now())
             and (self.plan is None or self.plan.holds())
         )
@@ -85,6 +86,9 @@ class Fused:
         else:
             grads = [param.grad for param in self._params if param.grad is not None]
         self.plan.step(self.groups, grads, grad_scale, found_inf)
+        if self._sharded:
+            for param in self._params:
+                tell_autograd(param)
         return True
 
     def _state_now(self) -> list[Tensor | None]:

@@ -86,6 +86,8 @@ def counter(value: Any, device: torch.device) -> Tensor:
 
 def place_counters(group: Group) -> None:
     """Move the counters of a group to where they live, should its weights have moved."""
+    if torch.compiler.is_compiling():
+        return
     device = counter_device(group)
     for name in COUNTERS:
         if group[name].device != device:

@@ -88,7 +88,6 @@ def test_a_step_held_by_a_flag_is_skipped() -> None:
         assert (float(metrics["skipped"]), float(metrics["vanished"])) == (skipped, 0)
 
 
-@pytest.mark.filterwarnings("ignore:.*rounded away")
 def test_vanished_updates_are_counted() -> None:
     """Of four bfloat16 weights, the one near zero still moves."""
     param = Parameter(torch.tensor([1.0, 1.0, 1.0, 1e-3], dtype=torch.bfloat16))
