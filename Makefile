@@ -8,6 +8,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that the tests run in, each file in one of them.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile
 EXTRAS := plot,interop,test,docs,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 # Quiet while it works; a failure is repeated aloud.
@@ -36,10 +39,10 @@ format: $(VENV)/installed-all
 	$(BIN)/ruff format .
 
 unit: $(VENV)/installed-all
-	$(BIN)/pytest -q -m "not interop and not gpu"
+	$(PYTEST) -m "not interop and not gpu"
 
 interop: $(VENV)/installed-all
-	$(BIN)/pytest -q -m "interop and not gpu"
+	$(PYTEST) -m "interop and not gpu"
 
 torch-suite: $(VENV)/installed-all
 	$(BIN)/python tests/optim/run_torch_suite.py "$(TEST_OPTIM)"
