@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import Parameter
 
-from liontool.optim import LionSF, backends
+from liontool.optim import LionSF, _options, backends
 from support.lions import KINDS, model, parameters, train
 
 
@@ -54,6 +56,127 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fused": True, "clipnorm": 0.5}, "Invalid fused: True with clipnorm=0.5, which the cpu kern"),
 ]
 
+NO_NUMBER = ("1", None, True, torch.tensor(True), torch.ones(2), 1j, [0.5])
+NO_FLAG = ("no", 1, 0, "False", torch.tensor(True))
+FLAGS = ("decoupled_weight_decay", "cautious_wd", "maximize", "capturable", "differentiable")
+NUMBERS = ("weight_decay", "cautious_factor", "ema_momentum")
+NUMBERS_OR_NONE = ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
+INTEGERS = ("ema_overwrite_frequency", "gradient_accumulation_steps")
+
+REFUSED += [({name: value}, f"Invalid {name}") for name in NUMBERS for value in NO_NUMBER]
+REFUSED += [
+    ({name: value}, f"Invalid {name}: .*must be a number and")
+    for name in NUMBERS_OR_NONE
+    for value in NO_NUMBER
+    if value is not None
+]
+REFUSED += [
+    ({name: value}, f"Invalid {name}: .*must be True or False")
+    for name in (*FLAGS, "use_ema")
+    for value in (*NO_FLAG, None)
+]
+REFUSED += [
+    ({name: value}, f"Invalid {name}: .*must be None, True or False")
+    for name in ("foreach", "fused")
+    for value in NO_FLAG
+]
+REFUSED += [
+    ({name: value}, f"Invalid {name}: .*must be None or an integer >= ")
+    for name in INTEGERS
+    for value in (True, 2.0, "2", float("nan"), torch.tensor(2))
+]
+REFUSED += [
+    ({"lr": "1"}, "Invalid learning rate: '1', must be a number and be finite and >= 0"),
+    ({"lr": None}, "Invalid learning rate: None, must be a number"),
+    ({"lr": True}, "Invalid learning rate: True, must be a number"),
+    ({"lr": torch.tensor(True)}, r"Invalid learning rate: tensor\(True\), must be a number"),
+    ({"lr": torch.tensor(1j)}, r"Invalid learning rate: tensor\(0.\+1.j\), must be a number"),
+    ({"weight_decay": torch.ones(2)}, r"value: tensor of shape \(2,\), must be a number"),
+    ({"betas": None}, "Invalid betas: None, must be two numbers"),
+    ({"betas": 0.9}, "Invalid betas: 0.9, must be two numbers"),
+    ({"betas": "ab"}, "Invalid betas: 'ab', must be two numbers"),
+    ({"betas": {0.5, 0.9}}, "Invalid betas: {.*}, must be two numbers"),
+    ({"betas": (None, 0.9)}, "Invalid beta parameter at index 0: None, must be a number and lie"),
+    ({"betas": (0.9, "0.9")}, "Invalid beta parameter at index 1: '0.9', must be a number"),
+    ({"state_dtype": ["float32"]}, r"Invalid state_dtype: \['float32'\], must be None"),
+    ({"state_dtype": float}, "Invalid state_dtype: <class 'float'>, must be None"),
+    ({"rounding": None}, "Invalid rounding: None, choose from"),
+    ({"nonfinite": ["skip"]}, r"Invalid nonfinite: \['skip'\], choose from"),
+]
+
+REFUSED_IN_A_GROUP: list[tuple[dict[str, Any], str]] = [
+    ({"step": -3}, "Invalid step: -3, must be a whole number >= 0"),
+    ({"step": 2.7}, "Invalid step: 2.7, must be a whole number >= 0"),
+    ({"step": torch.tensor(2.5)}, r"Invalid step: tensor\(2.5000\), must be a whole number"),
+    ({"step": float("inf")}, "Invalid step: inf, must be a whole number"),
+    ({"step": 2**63}, "Invalid step: 9223372036854775808, must be"),
+    ({"step": True}, "Invalid step: True, must be a whole number"),
+    ({"micro_step": "x"}, "Invalid micro_step: 'x', must be a whole number"),
+    ({"micro_step": 9, "gradient_accumulation_steps": 2}, "Invalid micro_step: 9, must be < grad"),
+    ({"rounding_seed": "x"}, "Invalid rounding_seed: 'x', must be an integer >= 0 and < 2"),
+    ({"rounding_seed": 1.5}, "Invalid rounding_seed: 1.5, must be an integer"),
+    ({"rounding_seed": -1}, "Invalid rounding_seed: -1, must be an integer"),
+    ({"rounding_seed": 2**63}, "Invalid rounding_seed: 9223372036854775808, must be"),
+    ({"reference_lr": -1}, "Invalid reference_lr: -1, must be finite and >= 0"),
+    ({"reference_lr": "x"}, "Invalid reference_lr: 'x', must be a number"),
+    ({"horizon": "x"}, "Invalid horizon value: 'x', must be a number"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), REFUSED_IN_A_GROUP, ids=[str(each[0]) for each in REFUSED_IN_A_GROUP]
+)
+def test_illegal_values_of_a_group(kind: Any, options: dict[str, Any], message: str) -> None:
+    """What groups have beside the constructor's options is checked too."""
+    optimizer = kind([Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group({"params": Parameter(torch.ones(1)), **options})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pow", 2.0, "Invalid pow: 2.0, must be left out of a group of Lion; LionSF has it"),
+        ("agreement", "group", "Invalid agreement: 'group', must be left out of a group of Lion"),
+        (
+            "use_triton",
+            True,
+            "Invalid use_triton: True in a parameter group, must be 'fused' there",
+        ),
+    ],
+)
+def test_options_that_the_optimizer_has_not(name: str, value: Any, message: str) -> None:
+    """Where it is said which options there are, those of LionSF and the constructor are refused."""
+    group = LionSF([Parameter(torch.ones(1))]).param_groups[0]
+    lion = {key: group[key] for key in group if key not in ("pow", "agreement")}
+    _options.check({**lion, name: value})
+    with pytest.raises(ValueError, match=message):
+        _options.check({**lion, name: value}, known=lion)
+    _options.check({**lion, "name": "decayed"}, known=lion)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), Fraction(1, 2), 0, 1])
+def test_all_kinds_of_numbers_are_taken(kind: Any, number: Any) -> None:
+    """numpy's scalars and whole numbers are numbers."""
+    optimizer = kind([Parameter(torch.ones(1))], lr=number, weight_decay=number)
+    train(optimizer, 1)
+    assert optimizer.param_groups[0]["lr"] == number
+
+
+@pytest.mark.parametrize("value", [3, 3.0, np.int32(3), torch.tensor(3), torch.tensor([3.0])])
+def test_counts_of_others_are_read(value: Any) -> None:
+    """Other packages save their steps as floats and tensors."""
+    found = _options.count("step", value)
+    assert (found, type(found)) == (3, int)
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, float("nan"), "3", None, True, torch.ones(2)], ids=str)
+def test_what_is_no_count(value: Any) -> None:
+    """Anything else is refused by the name that it was given under."""
+    with pytest.raises(ValueError, match=r"Invalid here: .* must be a whole number >= 0"):
+        _options.count("here", value)
+
 
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=[str(each[0]) for each in REFUSED])
 def test_illegal_options(kind: Any, options: dict[str, Any], message: str) -> None:
@@ -70,7 +193,8 @@ def test_illegal_options(kind: Any, options: dict[str, Any], message: str) -> No
     ("options", "message"),
     [
         ({"pow": -1.0}, "Invalid pow value: -1.0, must be finite and >= 0"),
-        ({"pow": None}, "Invalid pow value: None"),
+        ({"pow": None}, "Invalid pow value: None, must be a number"),
+        ({"pow": "1"}, "Invalid pow value: '1', must be a number and be finite and >= 0"),
         ({"agreement": "all"}, "Invalid agreement: 'all', choose from: tensor, group, tensor_sig"),
     ],
 )
@@ -160,6 +284,12 @@ def test_use_triton_and_fused_must_agree(kind: Any) -> None:
     """Two names with two values are refused."""
     with pytest.raises(ValueError, match="Invalid use_triton: True with fused=False, is another"):
         kind(model().parameters(), use_triton=True, fused=False)
+
+
+def test_use_triton_is_a_flag(kind: Any) -> None:
+    """As fused is."""
+    with pytest.raises(ValueError, match="Invalid use_triton: 'x', must be None, True or False"):
+        kind(model().parameters(), use_triton="x")
 
 
 @pytest.mark.parametrize("name", ["fused", "use_triton"])
