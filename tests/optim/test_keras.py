@@ -236,6 +236,26 @@ def test_groups_share_what_keras_has_once(name: str) -> None:
         both.check()
 
 
+def test_no_average_of_a_run_without_accumulation() -> None:
+    """Its N-th root forgets as fast per step, but counts most of a step for the weights before."""
+    steps, momentum = 8, 0.9
+    root = momentum ** (1 / steps)
+    both = Beside(gradient_accumulation_steps=steps, use_ema=True, ema_momentum=root)
+    before = average = plain = torch.empty(0)
+    for window in range(10):
+        for _ in range(steps):
+            both.step(both.gradients())
+        both.check()
+        weight = both.params[3].detach().clone()
+        if window == 0:
+            before = average = plain = weight
+        average = momentum * average + (root - momentum) * before + (1 - root) * weight
+        plain = momentum * plain + (1 - momentum) * weight
+        before = weight
+    torch.testing.assert_close(both.state("ema")[3], average)
+    assert (plain - average).abs().max() > LR / 2
+
+
 @pytest.mark.parametrize("clip", ["clipnorm", "clipvalue", "global_clipnorm"])
 def test_gradients_of_zero_are_clipped_to_zero(clip: str) -> None:
     """A norm of zero divides nothing by zero."""

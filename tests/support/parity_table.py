@@ -51,7 +51,7 @@ def documented() -> dict[Key, str]:
             dtype = line.removeprefix("### ")
         elif line.startswith("| ") and line not in HEADER:
             options = line.split("|")[2].strip(" `")
-            found[dtype, re.sub(r" [^ ,]+", "", label(line), count=1), options] = line
+            found[dtype, _peer(line), options] = line
     return found
 
 
@@ -62,8 +62,13 @@ def parsed(line: str) -> Figures:
 
 
 def label(line: str) -> str:
-    """The package of a line, with its version."""
+    """The package of a line, with its version or that of its rule."""
     return line.split("|")[1].strip()
+
+
+def _peer(line: str) -> str:
+    """The package of a line as `PEERS` calls it."""
+    return re.sub(r" (\([^)]*\)|[^ ,]+)", "", label(line), count=1)
 
 
 def sides() -> str:

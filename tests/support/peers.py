@@ -60,10 +60,11 @@ class Peer:
 
     @property
     def label(self) -> str:
-        """Name and version: `lion-pytorch 0.2.5, foreach`."""
-        version = self.package if self.imports is None else metadata.version(self.package)
+        """Name and version: `lion-pytorch 0.2.5, foreach`, or `lion-sf (rule of 3d99ca0)`."""
+        if self.imports is None:
+            return f"{self.name} (rule of {self.package})"
         package, comma, variant = self.name.partition(",")
-        return f"{package} {version}{comma}{variant}"
+        return f"{package} {metadata.version(self.package)}{comma}{variant}"
 
 
 def torch_peer(find: Callable[[], Class]) -> Callable[..., Run]:
