@@ -240,7 +240,7 @@ def test_no_average_of_a_run_without_accumulation() -> None:
     """Its N-th root forgets as fast per step, but counts most of a step for the weights before."""
     steps, momentum = 8, 0.9
     root = momentum ** (1 / steps)
-    both = Beside(gradient_accumulation_steps=steps, use_ema=True, ema_momentum=root)
+    both = Beside(torch.float32, gradient_accumulation_steps=steps, use_ema=True, ema_momentum=root)
     before = average = plain = torch.empty(0)
     for window in range(10):
         for _ in range(steps):
