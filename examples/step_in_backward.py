@@ -3,9 +3,10 @@
     python examples/step_in_backward.py
 
 Each parameter has an optimizer of its own; a hook calls it as soon as the gradient is complete, and
-then lets the gradient go. The weights are those of one Lion over all parameters, bit for bit. What
-needs all gradients at once is not to be had: `global_clipnorm` (`clipnorm` is), LionSF's
-`agreement="group"`, and skipping a whole step, by GradScaler or `nonfinite="skip"`.
+then lets the gradient go. The weights are those of one Lion over all parameters, bit for bit, but
+for `rounding="stochastic"`, which rounds by other chance. What needs all gradients at once is not
+to be had: `global_clipnorm` (`clipnorm` is), LionSF's `agreement="group"` and `"group_signed"`, and
+leaving out a whole step, by GradScaler, `nonfinite="skip"` or `"raise"`.
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ def loss_at(model: nn.Module, step: int) -> Tensor:
 def step_in_backward(model: nn.Module) -> dict[str, tuple[Lion, LRScheduler]]:
     """An optimizer and its schedule for each parameter; backward of the model now steps."""
     lions = {}
-    for name, param in model.named_parameters():
-        # Norms and biases are not decayed.
-        optimizer = Lion([param], lr=LR, weight_decay=WEIGHT_DECAY if param.ndim >= 2 else 0.0)
+    for number, (name, param) in enumerate(model.named_parameters()):
+        group = {
+            "params": [param],
+            "weight_decay": WEIGHT_DECAY if param.ndim >= 2 else 0.0,  # not of norms and biases
+            "rounding_seed": number,  # or rounding="stochastic" would round all alike
+        }
+        optimizer = Lion([group], lr=LR)
         lions[name] = optimizer, CosineAnnealingLR(optimizer, T_max=STEPS)
-
         param.register_post_accumulate_grad_hook(partial(release, model, optimizer))
     return lions
 
