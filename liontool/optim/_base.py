@@ -18,6 +18,7 @@ from liontool.optim import (
     _dispatch,
     _fused,
     _gradients,
+    _groups,
     _kernels,
     _loading,
     _options,
@@ -98,27 +99,25 @@ class LionBase(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The state and the groups; see `torch.optim.Optimizer.state_dict`.
 
-        A sharded `residual` is int32 in it, since no backend gathers int16.
+        A `residual` is int32 in it: no backend sends int16 from rank to rank.
         """
-        saved = super().state_dict()
-        state = {
-            key: {name: _sharding.gatherable(value) for name, value in entry.items()}
-            if isinstance(entry, dict)
-            else entry
-            for key, entry in saved["state"].items()
-        }
-        return {**saved, "state": state}
+        handle = self.register_state_dict_post_hook(_state.widen_residuals, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            handle.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a Lion, ours or another's, bit for bit.
 
-        Options that the loaded groups lack stay as they were constructed; what no Lion knows is
-        dropped with a warning; without `step` and `horizon` the momentum counts as long and the
-        steps from 0. Load the model first: what other Lions keep beside bfloat16 weights becomes
-        the residual of the weights that are there.
+        Options that the loaded groups lack stay as they were constructed; keys of other optimizers
+        are dropped with a warning, the user's own stay; without `step` and `horizon` the momentum
+        counts as long and the steps from 0. Load the model first: what other Lions keep beside
+        bfloat16 weights becomes the residual of the weights that are there.
 
         Raises:
-            ValueError: The state is Adam's (see `liontool convert`), or does not fit.
+            ValueError: The state is Adam's (see `liontool convert`) or no Lion's, does not fit, or
+                lacks though steps were made.
         """
         _loading.load(self, state_dict, super().load_state_dict)
 
@@ -402,14 +401,8 @@ def _complete(group: Group, defaults: dict[str, Any]) -> None:
     """Put what a group has beside its options, and check it."""
     for name, default in defaults.items():
         group.setdefault(name, default)
-    group["betas"] = tuple(group["betas"])
-    group["state_dtype"] = _options.state_dtype_name(group["state_dtype"])
     group.setdefault("reference_lr", float(_scalars.detached(group["lr"])))
-    for name in _scalars.COUNTERS:
-        group[name] = _scalars.counter(group.get(name, 0), _scalars.counter_device(group))
-    _options.check_reference_lr(group)
-    for param in group["params"]:
-        _options.check_dtype(param, group)
+    _groups.complete(group)
     _kernels.check(group)
 
 

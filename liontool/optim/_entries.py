@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,8 +42,12 @@ def adopted(
     entries = {key: _read(key, entry, members[key], dropped) for key, entry in held.items()}
     entries = {key: entry for key, entry in entries.items() if entry}
     _refuse_nameless(held, entries)
+    for key in entries:
+        live = optimizer.state.get(members[key].param, {})
+        if isinstance(key, str) and held[key].keys() == live.keys():
+            _refuse_lost(key, held[key], members[key])
     for key, entry in entries.items():
-        _keep_width(entry[MOMENT], members[key])
+        _keep_width(key, entry[MOMENT], members[key])
     state = {}
     for key, entry in entries.items():
         member = members[key]
@@ -52,28 +56,33 @@ def adopted(
             name: member.laid_out(_sharding.local(value), dtypes[name])
             for name, value in entry.items()
         }
-    _restart_accumulation(members.values(), state)
     return state
 
 
 def _refuse_unread(
     optimizer: Optimizer, saved: Mapping[Any, Any], members: Mapping[Any, Member]
 ) -> None:
-    """Raise where torch.distributed.checkpoint has not read what a flattened state dict holds.
+    """Raise where torch.distributed.checkpoint has not read what was saved.
 
-    Of that it reads the names alone that the live state has, and it asks a defaultdict for them.
+    It asks for the state that the optimizer has, and makes it only where no gradients exist. For a
+    flattened state dict it asks a defaultdict.
     """
-    empty = [param for param, entry in optimizer.state.items() if not entry]
+    empty = {param for param, entry in optimizer.state.items() if not entry}
     for param in empty:
         del optimizer.state[param]  # so that it makes the state when it loads again
-    unread = set(empty)
-    for key, entry in saved.items():
-        if isinstance(key, str) and not entry and members[key].param in unread:
+    for key, member in members.items():
+        has_state = not _is_empty(saved.get(key, {})) or member.param in optimizer.state
+        if isinstance(key, str) and not has_state and (member.param in empty or _moves(member)):
             raise ValueError(
                 f"parameter {key}: the optimizer had no state for it yet, so its momentum was not "
-                "read from the flattened state dict; call optimizer.init_state() before loading, "
-                "or load before the first backward pass"
+                "read; call optimizer.init_state() before the state dict is made that "
+                "torch.distributed.checkpoint reads into, or load before the first backward pass"
             )
+
+
+def _moves(member: Member) -> bool:
+    """Whether a gradient waits for a momentum that others of the group have."""
+    return member.param.grad is not None and bool(member.group["step"] > 0)
 
 
 def _refuse_nameless(saved: Mapping[Any, Any], entries: Mapping[Any, Entry]) -> None:
@@ -101,8 +110,6 @@ def _read(key: Any, saved: Any, member: Member, dropped: Dropped) -> Entry:
         _check_dtype(key, name, value, member.param)
         if not member.keeps(name):
             dropped.add(name, "the loaded options do without it")
-    if isinstance(key, str):
-        _refuse_lost(key, entry, member)
     return {name: value for name, value in entry.items() if member.keeps(name)}
 
 
@@ -110,15 +117,18 @@ def _is_empty(value: Any) -> bool:
     return isinstance(value, Mapping) and not value
 
 
-def _refuse_lost(key: str, entry: Entry, member: Member) -> None:
-    """Raise where a flattened state dict holds what the live optimizer had no name for."""
-    known = entry.keys() | _state.dtypes(member.param, member.live).keys()
+def _refuse_lost(key: str, read: Mapping[str, Any], member: Member) -> None:
+    """Raise where torch.distributed.checkpoint asked for what the live optimizer had, and no more.
+
+    So it does for a flattened state dict, and for any that it reads from files.
+    """
+    known = read.keys() | _state.dtypes(member.param, member.live).keys()
     for name, option in _ASKED_BY.items():
         if name not in known and member.keeps(name):
             raise ValueError(
-                f"parameter {key}: '{name}' was not read from the flattened state dict; construct "
-                f"the optimizer with {option}={member.group[option]!r}, as it was saved, before "
-                "loading"
+                f"parameter {key}: '{name}' was not read, since torch.distributed.checkpoint asks "
+                "for the state that the optimizer has; construct the optimizer with "
+                f"{option}={member.group[option]!r}, as it was saved, before loading"
             )
 
 
@@ -133,19 +143,21 @@ def _check_dtype(key: Any, name: str, value: Tensor, param: Tensor) -> None:
         raise ValueError(f"parameter {key}: '{name}' has dtype {value.dtype}, must be {must}")
 
 
-def _keep_width(exp_avg: Tensor, member: Member) -> None:
-    """Let the group say that its momentum is float32 where that is more than the weights are."""
+def _keep_width(key: Any, exp_avg: Tensor, member: Member) -> None:
+    """Let the group say that its momentum is float32 where that is more than the weights are.
+
+    Raises:
+        ValueError: It would be less than other weights of the group are.
+    """
     asked, dtype = member.group["state_dtype"], member.param.dtype
     is_half = dtype in (torch.bfloat16, torch.float16)
-    if asked is None and is_half and torch.promote_types(exp_avg.dtype, dtype) != dtype:
-        member.group["state_dtype"] = "float32"
-
-
-def _restart_accumulation(members: Collection[Member], state: Mapping[Tensor, Entry]) -> None:
-    """A sum of gradients that was not loaded begins anew."""
-    groups = {id(member.group): member.group for member in members}
-    for member in members:
-        if "accumulator" in state.get(member.param, {}):
-            groups.pop(id(member.group), None)
-    for group in groups.values():
-        group["micro_step"].zero_()
+    if asked is not None or not is_half or torch.promote_types(exp_avg.dtype, dtype) == dtype:
+        return
+    wider = [param.dtype for param in member.live["params"] if param.dtype.to_real().itemsize > 4]
+    if wider:
+        raise ValueError(
+            f"parameter {key}: '{MOMENT}' is {exp_avg.dtype}, more than its {dtype} weights are, "
+            f"and state_dtype='float32' would narrow that of the {wider[0]} weights of its group; "
+            "construct the optimizer with a state_dtype, or give the loaded group one"
+        )
+    member.group["state_dtype"] = "float32"

@@ -249,7 +249,9 @@ def _check_integers(options: Mapping[str, Any]) -> None:
     )
     if steps is not None and micro_step >= steps:
         raise ValueError(
-            f"Invalid micro_step: {micro_step}, must be < gradient_accumulation_steps={steps}"
+            f"Invalid micro_step: {micro_step}, must be < gradient_accumulation_steps={steps}; "
+            "give the number of gradients that the sum was begun with, or a micro_step of 0 to "
+            "forget it"
         )
 
 

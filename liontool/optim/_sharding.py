@@ -68,8 +68,8 @@ def summed(values: list[Tensor], params: list[Tensor]) -> list[Tensor]:
 
 
 def gatherable(tensor: Tensor) -> Tensor:
-    """A sharded int16 tensor as int32; any other itself. Neither gloo nor NCCL can gather int16."""
-    return tensor.int() if _is_dtensor(tensor) and tensor.dtype == torch.int16 else tensor
+    """An int16 tensor as int32, any other itself. Neither gloo nor NCCL can send int16."""
+    return tensor.int() if tensor.dtype == torch.int16 else tensor
 
 
 def any_rank(flag: Tensor, params: list[Tensor]) -> Tensor:

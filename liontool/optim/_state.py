@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from liontool.optim import _options
+from liontool.optim import _options, _sharding
 from liontool.states import MOMENT
 
 
@@ -33,3 +34,14 @@ def beginning(name: str, param: Tensor, dtype: torch.dtype) -> Tensor:
     if name == "ema":
         return param.detach().to(dtype, copy=True)
     return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+
+
+def widen_residuals(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """A state dict that can be sent; the hook of an optimizer that changes none of its state."""
+    state = {
+        key: {**entry, "residual": _sharding.gatherable(entry["residual"])}
+        if isinstance(entry, dict) and "residual" in entry
+        else entry
+        for key, entry in saved["state"].items()
+    }
+    return {**saved, "state": state}

@@ -89,6 +89,17 @@ def test_through_memory_of_two_ranks(
         _same(rank[way][0], one["nested"][0])
 
 
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+def test_from_one_process_onto_shards(flat: bool, one: dict[str, Any]) -> None:
+    """State of a single process, residuals included, is cut into shards."""
+    options = StateDictOptions(**(FLAT if flat else {}))
+    run = Run().trained()
+    state = get_optimizer_state_dict(run.model, run.optimizer, options=options)
+    for rank in on_ranks(2, dcp_runs.from_one_process, state):
+        for way, facts in rank.items():
+            _same(one["nested"][0], facts, way)
+
+
 @pytest.mark.parametrize("readers", [1, 2])
 @pytest.mark.parametrize("writers", [1, 2])
 def test_through_files(writers: int, readers: int, tmp_path: Path) -> None:
@@ -125,7 +136,7 @@ def test_flat_state_for_an_optimizer_without_state() -> None:
     state = _flat_state(Run().trained())
     run = empty()
     run.model(torch.ones(1, 3).bfloat16()).sum().backward()
-    with pytest.raises(ValueError, match=r"call optimizer\.init_state\(\) before loading"):
+    with pytest.raises(ValueError, match=r"call optimizer\.init_state\(\) before .* reads"):
         set_optimizer_state_dict(run.model, run.optimizer, state)
     run.optimizer.init_state()
     set_optimizer_state_dict(run.model, run.optimizer, state)

@@ -41,6 +41,8 @@ WAYS: dict[str, tuple[dict[str, bool], dict[str, bool]]] = {
     "flat from rank 0": (OFFLOAD | FLAT, BROADCAST),
 }
 
+FROM_ONE = {"each rank has it": FULL, "rank 0 has it": BROADCAST}
+
 
 class Run:
     """A model in bfloat16 and its optimizer, two groups of different options.
@@ -111,6 +113,20 @@ def _through_memory(
     state = get_optimizer_state_dict(old.model, old.optimizer, options=StateDictOptions(**take))
     set_optimizer_state_dict(new.model, new.optimizer, state, options=StateDictOptions(**put))
     return _facts_and_later(old), _facts_and_later(new)
+
+
+def from_one_process(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each way to hand a whole state to shards, the facts of a run that got it."""
+    return {name: _from_one_process(state, way) for name, way in FROM_ONE.items()}
+
+
+def _from_one_process(state: dict[str, Any], way: dict[str, bool]) -> dict[str, Any]:
+    run, twin = empty(), Run()
+    run.model.load_state_dict(twin.trained().model.state_dict())
+    told = state if distributed.get_rank() == 0 or way is FULL else {}
+    options = StateDictOptions(**way)
+    set_optimizer_state_dict(run.model, run.optimizer, _copied(told), options=options)
+    return _facts_and_later(run)
 
 
 def save(folders: dict[bool, str]) -> dict[str, Any]:
