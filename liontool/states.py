@@ -192,7 +192,8 @@ def _keys(text: str) -> frozenset[str]:
 DIALECTS = (
     Dialect("torch", _keys("amsgrad"), idle=ADAM_GROUP_KEYS - {"maximize"}),
     Dialect("bitsandbytes", _keys("eps"), idle=_keys("eps alpha t_alpha t_beta3")),
-    Dialect("lion-sf", _keys("pow"), idle=_keys("agreement"), rules={"pow": 0.0}),
+    Dialect("lion-sf", _keys("pow"), rules={"pow": 0.0}),
+    Dialect("LionSF", _keys("agreement"), idle=_keys("agreement")),
     Dialect(
         "optimi",
         _keys("beta1 beta2"),
@@ -276,8 +277,8 @@ def is_lion_of_bitsandbytes(group: Mapping[str, Any]) -> bool:
 def _fits(layout: Layout, groups: list[dict[str, Any]], states: list[frozenset[str]]) -> bool:
     return (
         bool(groups)
-        and (layout.kind != "Lion (bitsandbytes)" or all(map(is_lion_of_bitsandbytes, groups)))
         and all(layout.group <= group.keys() for group in groups)
+        and (layout.kind != "Lion (bitsandbytes)" or all(map(is_lion_of_bitsandbytes, groups)))
         and all(_owned(group) <= layout.group | layout.group_extra for group in groups)
         and all(layout.state <= state for state in states)
         and all(state <= layout.state | layout.state_extra for state in states)

@@ -408,6 +408,33 @@ def test_error_bits_are_not_lost_in_silence() -> None:
         Lion(_params()).load_state_dict(saved)
 
 
+def test_error_bits_of_the_smallest_weights() -> None:
+    """Subnormal weights, and zeros, are as far apart as the smallest normal ones."""
+    weight = torch.tensor([0, 1, 0x7F, 0x80], dtype=torch.int16).view(torch.bfloat16)
+    error = torch.full((4,), 127, dtype=torch.int8)
+    wide = _dequantise.corrected(weight, error, 127)
+    assert torch.equal(wide.double() - weight.double(), torch.full((4,), 2.0**-134).double())
+
+
+def test_compensation_in_float16_is_dropped() -> None:
+    """It made up for float16 weights, not for these."""
+    zeros = {key: torch.zeros(shape).half() for key, shape in enumerate(SHAPES)}
+    saved = _saved(kahan_comp=zeros)
+    ours = Lion(_params(torch.bfloat16), rounding="split")
+    with pytest.warns(UserWarning, match=r"drops: kahan_comp \(only bfloat16 weights"):
+        ours.load_state_dict(saved)
+    assert set(ours.state[parameters(ours)[0]]) == {"exp_avg"}
+
+
+def test_8bit_state_without_its_table_is_refused() -> None:
+    """Codes alone say nothing."""
+    saved = _saved(group={"eps": 0.0})
+    codes = torch.zeros(SHAPES[0], dtype=torch.uint8)
+    saved["state"] = {0: {"step": 3, "state1": codes, "absmax1": torch.ones(17)}}
+    with pytest.raises(ValueError, match="has no tensor 'exp_avg', found 'step', 'state1', 'absma"):
+        Lion(_params()).load_state_dict(saved)
+
+
 def test_residual_of_wide_weights() -> None:
     """It is that of split rounding; what bfloat16 weights cannot be completed to is left out."""
     wide = torch.randn(1000, generator=torch.Generator().manual_seed(0))

@@ -55,7 +55,7 @@ def test_flattened_state_that_dcp_does_not_read_is_refused(way_out: str) -> None
     """It asks for nothing where there is no state but gradients; both ways out lead out."""
     net, optimizer, saved = _flat()
     twin = Lion(net.parameters())
-    with pytest.raises(ValueError, match=r"call optimizer.init_state\(\) before loading, or load "):
+    with pytest.raises(ValueError, match=r"call optimizer.init_state\(\) before .*, or load "):
         set_optimizer_state_dict(net, twin, saved, options=FLAT)
     getattr(twin, way_out)()
     set_optimizer_state_dict(net, twin, saved, options=FLAT)
@@ -109,12 +109,93 @@ def test_flattened_state_needs_its_options(option: dict[str, Any], name: str) ->
     """DCP asks for the state that the live optimizer has; what it lacks would be lost."""
     net, optimizer, saved = _flat(**option)
     net.zero_grad()
-    message = f"'{name}' was not read .* construct the optimizer with {next(iter(option))}="
+    message = f"'{name}' was not read, .* construct the optimizer with {next(iter(option))}="
     with pytest.raises(ValueError, match=message):
         set_optimizer_state_dict(net, Lion(net.parameters()), saved, options=FLAT)
     twin = Lion(net.parameters(), **option)
     set_optimizer_state_dict(net, twin, saved, options=FLAT)
     assert same(snapshot(twin), snapshot(optimizer))
+
+
+def test_flattened_state_may_lack_an_option_that_is_asked_for() -> None:
+    """It was switched on after the last step; then the next step makes the state."""
+    net, _, saved = _flat()
+    for name in [name for name in saved if name.endswith("use_ema")]:
+        saved[name] = True
+    net.zero_grad()
+    twin = Lion(net.parameters(), use_ema=True)
+    set_optimizer_state_dict(net, twin, saved, options=FLAT)
+    assert set(twin.state[parameters(twin)[0]]) == {"exp_avg"}
+
+
+def test_nested_state_that_was_not_read_is_refused() -> None:
+    """Read into the state of a live optimizer, as from files, it lacks what that did not have."""
+    net = model(torch.bfloat16)
+    optimizer = Lion(net.parameters(), lr=0.1, use_ema=True)
+    train(optimizer)
+    net.zero_grad()
+    saved = get_optimizer_state_dict(net, optimizer)
+    twin = Lion(net.parameters())
+    read = get_optimizer_state_dict(net, twin)
+    read["param_groups"] = saved["param_groups"]
+    message = (
+        r"'ema' was not read, .* asks for the state that the optimizer has; construct the "
+        r"optimizer with use_ema=True, .* before loading"
+    )
+    with pytest.raises(ValueError, match=message):
+        set_optimizer_state_dict(net, twin, read)
+
+
+def test_nested_state_is_loaded_as_a_plain_one() -> None:
+    """Where it is not what a live optimizer asked for, what it lacks was never there."""
+    net = model(torch.bfloat16)
+    optimizer = Lion(net.parameters(), lr=0.1)
+    train(optimizer)
+    net.zero_grad()
+    optimizer.param_groups[0]["rounding"] = "split"
+    saved = get_optimizer_state_dict(net, optimizer)
+    twin = Lion(net.parameters(), use_ema=True)
+    set_optimizer_state_dict(net, twin, saved)
+    assert twin.param_groups[0]["rounding"] == "split"
+    assert set(twin.state[parameters(twin)[0]]) == {"exp_avg"}
+
+
+def test_nested_state_that_dcp_does_not_read_is_refused() -> None:
+    """Where gradients exist but no state, it asks for the groups alone."""
+    net = model(torch.bfloat16)
+    optimizer = Lion(net.parameters(), lr=0.1)
+    train(optimizer)
+    saved = get_optimizer_state_dict(net, optimizer)
+    twin = Lion(net.parameters())
+    read = get_optimizer_state_dict(net, twin)
+    assert not read["state"]
+    read["param_groups"] = saved["param_groups"]
+    with pytest.raises(ValueError, match=r"call optimizer\.init_state\(\) before"):
+        set_optimizer_state_dict(net, twin, read)
+    twin.init_state()
+    set_optimizer_state_dict(net, twin, saved)
+    assert same(snapshot(twin), snapshot(optimizer))
+
+
+def test_nested_state_that_dcp_reads_in_part_is_refused() -> None:
+    """With strict=False it would leave a parameter without momentum that has a gradient."""
+    net = model(torch.bfloat16)
+    optimizer = Lion(net.parameters(), lr=0.1)
+    train(optimizer)
+    groups = get_optimizer_state_dict(net, optimizer)["param_groups"]
+    net.zero_grad()
+    twin = Lion(net.parameters(), lr=0.1)
+    give_gradients(parameters(twin)[:1])
+    twin.step()
+    give_gradients(parameters(twin))
+    read = {**get_optimizer_state_dict(net, twin), "param_groups": groups}
+    assert list(read["state"]) == ["0.weight"]
+    options = StateDictOptions(strict=False)
+    with pytest.raises(ValueError, match=r"parameter 0\.bias: the optimizer had no state for"):
+        set_optimizer_state_dict(net, twin, read, options=options)
+    net.zero_grad()
+    set_optimizer_state_dict(net, twin, read, options=options)
+    assert list(twin.state) == parameters(twin)[:1]
 
 
 @pytest.fixture
@@ -159,3 +240,30 @@ def test_whole_state_of_sharded_weights_is_refused(mesh: Any) -> None:
     message = "'exp_avg' is not sharded as the parameter is; .*init_state.*set_optimizer_state_dict"
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(saved)
+
+
+def test_whole_correction_of_sharded_weights_is_refused(mesh: Any) -> None:
+    """It is not laid over the shards, whatever it would come to."""
+    weights = _sharded(mesh, torch.ones(3, dtype=torch.bfloat16))
+    optimizer = Lion([Parameter(weights)], rounding="split")
+    entry = {
+        "exp_avg": _sharded(mesh, torch.ones(3)),
+        "kahan_comp": torch.ones(3, dtype=torch.bfloat16),
+    }
+    with pytest.raises(ValueError, match="'kahan_comp' is not sharded as the parameter is"):
+        optimizer.load_state_dict({"state": {0: entry}, "param_groups": [{"params": [0]}]})
+
+
+def test_compressed_momentum_of_shards(mesh: Any) -> None:
+    """FlashLion's 8 bits of a shard become a shard."""
+    optimizer = Lion([Parameter(_sharded(mesh, torch.ones(3)))])
+    entry = {
+        "exp_avg::quantized": _sharded(mesh, torch.tensor([127, -127, 0], dtype=torch.int8)),
+        "exp_avg::scales": _sharded(mesh, torch.tensor([0.5], dtype=torch.float16)),
+    }
+    group = {"params": [0], "lr": 0.1, "master_bytewidth": 0}
+    with pytest.warns(UserWarning, match="drops: master_bytewidth"):
+        optimizer.load_state_dict({"state": {0: entry}, "param_groups": [group]})
+    momentum: Any = optimizer.state[parameters(optimizer)[0]]["exp_avg"]
+    assert momentum.placements == entry["exp_avg::quantized"].placements  # type: ignore[attr-defined]
+    assert momentum.to_local().tolist() == [0.5, -0.5, 0.0]

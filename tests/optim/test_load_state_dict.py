@@ -14,7 +14,7 @@ import torch
 from torch.nn import Parameter
 
 from liontool.optim import Lion, LionSF
-from support.lions import model, parameters, same, snapshot, train
+from support.lions import give_gradients, model, parameters, plain, same, snapshot, train
 
 
 def _params() -> list[Parameter]:
@@ -326,6 +326,8 @@ def test_state_has_the_layout_of_its_parameter() -> None:
         ("bfloat16", "bfloat16", "float32", "bfloat16", "float32"),
         ("float32", "float32", "bfloat16", None, "bfloat16"),
         ("float16", "bfloat16", "absent", None, "float32"),
+        ("float16", "float32", "absent", None, "float32"),
+        ("float16", "float64", "absent", None, "float32"),
         ("float32", "float64", "absent", None, "float32"),
         ("float64", "float32", "absent", None, "float64"),
         ("complex64", "complex64", "absent", None, "complex64"),
@@ -381,11 +383,88 @@ def test_state_that_is_missing_is_made_in_the_next_step() -> None:
         del group[name]
     group["micro_step"] = 1
     twin = Lion(model(torch.bfloat16).parameters(), **EVERYTHING)
-    twin.load_state_dict(saved)
+    drops = r"drops: micro_step=1 \(no sum of gradients was loaded; it begins anew\)$"
+    with pytest.warns(UserWarning, match=drops):
+        twin.load_state_dict(saved)
     assert set(_dtypes(twin)) == {"exp_avg"}
     assert twin.param_groups[0]["micro_step"] == 0
     train(twin, 1)
     assert _dtypes(twin) == STATE
+
+
+def _accumulating(steps: int, frozen: int) -> Any:
+    """Three groups: one is frozen, one has no parameters, the last is trained."""
+    groups = [{"params": list(layer.parameters())} for layer in model()]
+    for param in groups[frozen]["params"]:
+        param.requires_grad = False
+    return Lion([*groups, {"params": []}], lr=0.01, gradient_accumulation_steps=steps)
+
+
+def _give_and_step(optimizer: Any, seeds: range) -> None:
+    params = [param for param in parameters(optimizer) if param.requires_grad]
+    for seed in seeds:
+        give_gradients(params, seed)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_accumulation_goes_on_beside_a_frozen_group(steps: int, stop: int, frozen: int) -> None:
+    """A group that sums nothing up neither ends nor delays the sum of the others."""
+    whole, first, second = (_accumulating(steps, frozen) for _ in range(3))
+    _give_and_step(whole, range(9))
+    _give_and_step(first, range(stop))
+    with torch.no_grad():
+        for mine, its in zip(parameters(second), parameters(first), strict=True):
+            mine.copy_(its)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second.load_state_dict(first.state_dict())
+    assert [int(group["micro_step"]) for group in second.param_groups] == [stop % steps] * 3
+    _give_and_step(second, range(stop, 9))
+    assert same(snapshot(second), snapshot(whole))
+
+
+def test_accumulation_keeps_the_highest_count() -> None:
+    """Groups that counted less, because they came later or were frozen, get the others' count."""
+    optimizer = _accumulating(3, 0)
+    _give_and_step(optimizer, range(2))
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["micro_step"] = 0
+    twin = _accumulating(3, 0)
+    twin.load_state_dict(saved)
+    assert [int(group["micro_step"]) for group in twin.param_groups] == [2, 2, 2]
+
+
+def test_saved_number_of_gradients_wins() -> None:
+    """As all options do that were saved; so a sum is ended where it would have been."""
+    first, second = _accumulating(4, 0), _accumulating(2, 0)
+    _give_and_step(first, range(3))
+    second.load_state_dict(first.state_dict())
+    assert {group["gradient_accumulation_steps"] for group in second.param_groups} == {4}
+    assert second.param_groups[0]["micro_step"] == 3
+
+
+@pytest.mark.parametrize("how", ["absent", "changed"])
+def test_sum_of_more_gradients_than_asked_for_is_refused(how: str) -> None:
+    """It can neither be ended nor divided as it was meant."""
+    first, second = _accumulating(4, 0), _accumulating(2, 0)
+    _give_and_step(first, range(3))
+    saved = first.state_dict()
+    for group in saved["param_groups"]:
+        group["gradient_accumulation_steps"] = 2
+        if how == "absent":
+            del group["gradient_accumulation_steps"]
+    message = (
+        r"parameter group 0: Invalid micro_step: 3, must be < gradient_accumulation_steps=2; "
+        r"give the number of gradients that the sum was begun with, or a micro_step of 0 to forget"
+    )
+    with pytest.raises(ValueError, match=message):
+        second.load_state_dict(saved)
+    for group in saved["param_groups"]:
+        group["micro_step"] = 0
+    second.load_state_dict(saved)
 
 
 def test_hooks_of_the_user_find_the_state() -> None:
@@ -450,8 +529,10 @@ def test_loaded_options_are_checked_as_given_ones(groups: Any, message: str) -> 
     params = [Parameter(torch.ones(2, dtype=torch.float16)) for _ in range(2)]
     optimizer = Lion([{"params": [param]} for param in params])
     saved = [{**group, "params": [index]} for index, group in enumerate(groups)]
+    before = copy.deepcopy(optimizer.state_dict())
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict({"state": {}, "param_groups": saved})
+    assert plain(optimizer.state_dict()) == plain(before)
 
 
 def test_fused_where_there_is_no_kernel_is_as_constructed() -> None:
@@ -479,6 +560,126 @@ def test_state_of_a_frozen_parameter_may_lack() -> None:
     assert list(optimizer.state) == parameters(optimizer)[:1]
     train(optimizer, 1)
     assert len(optimizer.state) == 2
+
+
+def test_steps_without_any_momentum_are_refused() -> None:
+    """Whoever has made steps has a momentum; it was lost on the way."""
+    trained = _trained(lr=0.01)
+    saved = {**trained.state_dict(), "state": {}}
+    message = r"3 steps, but no parameter has state; call optimizer\.init_state\(\) before"
+    with pytest.raises(ValueError, match=message):
+        _twin(trained).load_state_dict(saved)
+    saved["param_groups"][0]["step"] = 0  # the other way out
+    twin = _twin(trained)
+    twin.load_state_dict(saved)
+    assert not twin.state
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "Adagrad", "RMSprop"])
+def test_groups_of_another_optimizer_without_state_are_refused(kind: str) -> None:
+    """Its lr and its weight decay are not a Lion's."""
+    other = getattr(torch.optim, kind)(_params(), lr=0.3, weight_decay=0.2)
+    other.state.clear()
+    optimizer = Lion(_params(), lr=0.5)
+    with pytest.raises(ValueError, match=rf"no state, and its groups are those of {kind}; only a"):
+        optimizer.load_state_dict(other.state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_groups_of_a_lion_without_state_are_loaded() -> None:
+    """Ours and others' that have made no step."""
+    optimizer = LionSF(_params(), lr=0.5)
+    optimizer.load_state_dict(LionSF(_params(), lr=0.3, pow=2.0).state_dict())
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["pow"]) == (0.3, 2.0)
+    optimizer.load_state_dict(lion_pytorch.Lion(_params(), lr=0.2).state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0.2
+
+
+@pytest.mark.parametrize("keys", [["agreement"], ["pow", "agreement"]])
+def test_no_key_makes_lion_scale(keys: list[str]) -> None:
+    """What LionSF alone has is dropped with the line, together or not."""
+    scaled = {"agreement": "group", "pow": 0.0}
+    optimizer, twin = Lion(_params()), Lion(_params())
+    with pytest.warns(UserWarning, match=f"drops: {', '.join(sorted(keys))}$"):
+        optimizer.load_state_dict(_converted(**{key: scaled[key] for key in keys}))
+    assert not scaled.keys() & optimizer.param_groups[0].keys()
+    twin.load_state_dict(_converted())
+    assert all(map(torch.equal, train(optimizer), train(twin)))
+
+
+@pytest.mark.parametrize("name", ["step", "micro_step"])
+@pytest.mark.parametrize("value", [2.7, -1, "x", None, float("nan"), torch.ones(2)], ids=repr)
+def test_illegal_count_is_refused(name: str, value: Any) -> None:
+    """The message names group and value, and nothing has changed."""
+    optimizer = Lion(_params(), lr=0.5)
+    with pytest.raises(ValueError, match=rf"parameter group 0: Invalid {name}: "):
+        optimizer.load_state_dict(_converted(**{name: value}))
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("betas", None), ("betas", 0.9), ("betas", ("x", 0.9)), ("lr", None), ("lr", "fast"),
+     ("weight_decay", None), ("weight_decay", "x"), ("horizon", "x"), ("cautious_factor", None),
+     ("reference_lr", None), ("reference_lr", "x"), ("rounding_seed", None),
+     ("state_dtype", 7), ("rounding", ["split"]), ("gradient_accumulation_steps", 2.5)],
+)  # fmt: skip
+def test_illegal_value_names_its_group(name: str, value: Any) -> None:
+    """Whatever a file may hold, it is a ValueError."""
+    saved = _converted(**{name: value})
+    if name == "reference_lr":
+        saved["param_groups"][0]["decoupled_weight_decay"] = True
+    with pytest.raises(ValueError, match=r"parameter group 0: Invalid "):
+        Lion(_params()).load_state_dict(saved)
+
+
+def test_state_of_no_parameter_is_kept() -> None:
+    """Whoever put it there will want it back."""
+    optimizer = Lion(_params())
+    optimizer.load_state_dict({**_converted(), "state": {**_converted()["state"], "mine": 7}})
+    assert optimizer.state["mine"] == 7  # type: ignore[index]
+
+
+def test_no_momentum_is_narrowed_for_a_wider_one() -> None:
+    """One state_dtype for weights of float64 and a momentum of float32 beside bfloat16 ones."""
+    weights = [torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.bfloat16)]
+    momenta = [torch.full((3,), 1 / 3, dtype=torch.float64), torch.full((3,), 1 / 3)]
+    state = {key: {"exp_avg": momentum} for key, momentum in enumerate(momenta)}
+    saved = {"state": state, "param_groups": [{"params": [0, 1]}]}
+    message = (
+        r"parameter 1: 'exp_avg' is torch\.float32, more than its torch\.bfloat16 weights are, and "
+        r"state_dtype='float32' would narrow that of the torch\.float64 weights of its group; .*"
+    )
+    with pytest.raises(ValueError, match=message):
+        Lion([Parameter(weight) for weight in weights]).load_state_dict(saved)
+    asked = Lion([Parameter(weight) for weight in weights], state_dtype=torch.float32)
+    asked.load_state_dict(saved)
+    assert set(_dtypes(asked).values()) == {torch.float32}
+    apart = Lion([{"params": [Parameter(weight)]} for weight in weights])
+    apart.load_state_dict({**saved, "param_groups": [{"params": [0]}, {"params": [1]}]})
+    assert [apart.state[param]["exp_avg"].dtype for param in parameters(apart)] == [
+        torch.float64, torch.float32,
+    ]  # fmt: skip
+
+
+def test_state_dict_is_ready_before_the_hooks_of_the_user() -> None:
+    """They may put it into anything, and find it as it will be saved."""
+    optimizer = _trained(**EVERYTHING)
+    seen: list[torch.dtype] = []
+
+    def wrap(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
+        seen.append(saved["state"][0]["residual"].dtype)
+        return {"optim": saved}
+
+    optimizer.register_state_dict_post_hook(wrap)
+    saved = optimizer.state_dict()
+    assert list(saved) == ["optim"]
+    assert seen == [torch.int32]
+    assert optimizer.state[parameters(optimizer)[0]]["residual"].dtype == torch.int16
+    assert len(optimizer._optimizer_state_dict_post_hooks) == 1
+    twin = _twin(optimizer)
+    twin.load_state_dict(saved["optim"])
+    assert same(snapshot(twin), snapshot(optimizer))
 
 
 def test_a_load_that_drops_nothing_is_silent() -> None:
