@@ -166,6 +166,15 @@ def test_cautious_step_by_hand(factor: float) -> None:
     assert new.tolist() == pytest.approx([-0.1 / mean] * 3 + [-0.1 * factor / mean])
 
 
+def test_caution_takes_a_gradient_of_zero_for_disagreement() -> None:
+    """It counts as what points against its gradient, and is held back as that is."""
+    grad, exp_avg = torch.tensor([1.0, 1.0, 0.0, -0.1]), torch.ones(4)
+    new, _ = reference.lion_step(
+        torch.zeros(4), grad, exp_avg, lr=0.75, weight_decay=0.0, betas=BETAS, cautious_factor=0.5
+    )
+    assert new.tolist() == [-1.0, -1.0, -0.5, -0.5]  # the mean of 1, 1, .5 and .5 is .75
+
+
 def test_tensor_scalars_give_the_same_bits() -> None:
     """An lr and a beta that are float64 tensors are rounded where floats are."""
     torch.manual_seed(0)
