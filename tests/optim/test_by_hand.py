@@ -118,6 +118,19 @@ def test_scales_are_reciprocals_of_float64(
     assert not torch.equal(seen, grad / 3)
 
 
+@PATHS
+def test_a_flag_of_grad_scaler_holds_all_back(path: dict[str, Any]) -> None:
+    """A step that is handed `found_inf` changes neither weight, momentum nor count."""
+    param = Parameter(torch.ones(2))
+    optimizer = Lion([param], 0.5, **path)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(1.0), torch.tensor(1.0)
+    param.grad = torch.ones(2)
+    optimizer.step()
+    assert param.tolist() == [1.0, 1.0]
+    assert optimizer.state[param]["exp_avg"].tolist() == [0.0, 0.0]
+    assert optimizer.param_groups[0]["step"] == 0
+
+
 def _long_and_short(long: float) -> tuple[list[Tensor], float]:
     """Gradients of which one element is most of the norm, and that norm."""
     grads = [torch.full((2**18,), 1e-2), torch.tensor([long])]
