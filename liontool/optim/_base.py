@@ -87,7 +87,7 @@ class LionBase(Optimizer):
             ValueError: An option has an illegal value, or differs between groups and must not.
         """
         if isinstance(param_group, dict):  # else torch has the right words
-            _options.check({**self.defaults, **param_group})
+            _options.check({**self.defaults, **param_group}, known=self.defaults)
         super().add_param_group(param_group)
         try:
             _complete(self.param_groups[-1], self.defaults)

@@ -141,6 +141,12 @@ def _check_dtype(key: Any, name: str, value: Tensor, param: Tensor) -> None:
         fits, must = value.is_floating_point(), "a floating-point type"
     if not fits:
         raise ValueError(f"parameter {key}: '{name}' has dtype {value.dtype}, must be {must}")
+    local = _sharding.local(value)
+    if name == "residual" and not torch.equal(local.to(torch.int16).to(local.dtype), local):
+        raise ValueError(
+            f"parameter {key}: 'residual' has values beyond 16 bits, so the file is damaged; "
+            "load it without 'residual' to begin with residuals of 0"
+        )
 
 
 def _keep_width(key: Any, exp_avg: Tensor, member: Member) -> None:

@@ -63,7 +63,9 @@ class Fused:
         self._sharded = any(_sharding.local(param) is not param for param in self._params)
         working = [batch for batch in batches if batch.pieces]
         self.groups = [batch.group for batch in working]
-        self.plan = _plan(working) if pieces else None
+        kernel = _kernels.for_groups(self.groups)
+        self._takes_scale = kernel is not None and kernel.takes_scale
+        self.plan = _plan(kernel, working) if pieces and kernel is not None else None
 
     def holds(self) -> bool:
         """Whether all of this is still so."""
@@ -79,7 +81,8 @@ class Fused:
 
     def step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> bool:
         """Do weights and momenta of a step; False if no kernel can."""
-        if self.plan is None:
+        is_scaled = grad_scale is not None or found_inf is not None
+        if self.plan is None or (is_scaled and not self._takes_scale):
             return False
         if self._sharded:
             grads = [real_gradient(param) for param in self._params]
@@ -113,12 +116,9 @@ def _kind(grad: Tensor | None) -> tuple[torch.dtype, torch.layout] | None:
     return None if grad is None else (grad.dtype, grad.layout)
 
 
-def _plan(batches: Sequence[Batch]) -> Plan | None:
+def _plan(kernel: _kernels.Kernel, batches: Sequence[Batch]) -> Plan | None:
     from liontool.optim import _kernel_cpu, _kernel_triton
 
-    kernel = _kernels.for_groups([batch.group for batch in batches])
-    if kernel is None:
-        return None
     module = _kernel_cpu if kernel is _kernels.CPU else _kernel_triton
     numbered: list[tuple[Piece, int]] = []
     for place, batch in enumerate(batches):

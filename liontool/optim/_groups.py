@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from liontool.optim import _options, _scalars
@@ -13,7 +14,11 @@ def complete(group: dict[str, Any]) -> None:
     Raises:
         ValueError: An option is not there for a parameter, or not for the first lr.
     """
-    group["betas"] = tuple(group["betas"])
+    group["betas"] = tuple(float(beta) for beta in group["betas"])
+    for name, value in group.items():
+        # NumPy's numbers compute in their own precision, and no weights-only file takes them.
+        if isinstance(value, Real) and type(value).__module__ != "builtins":
+            group[name] = float(value)
     group["state_dtype"] = _options.state_dtype_name(group["state_dtype"])
     _options.check_reference_lr(group)
     for param in group["params"]:

@@ -33,6 +33,7 @@ class Kernel:
         dtypes: Of the weights that it takes.
         lacks: Names of options that it does not have.
         factors: The values of `cautious_factor` that it has; None is all.
+        takes_scale: Whether it takes GradScaler's scale and flag.
         missing: Why it is not there, or None if it is.
         reaches: Whether it reaches the memory of a kind of device.
     """
@@ -41,6 +42,7 @@ class Kernel:
     dtypes: tuple[torch.dtype, ...]
     lacks: tuple[str, ...]
     factors: tuple[float, ...] | None
+    takes_scale: bool
     missing: Callable[[], str | None]
     reaches: Callable[[str], bool]
 
@@ -71,6 +73,7 @@ CPU = Kernel(
     (torch.float32, torch.bfloat16),
     ("global_clipnorm", "capturable"),
     None,
+    False,
     cpu_library.why_none,
     lambda device: device == "cpu",
 )
@@ -79,6 +82,7 @@ TRITON = Kernel(
     (torch.float32, torch.bfloat16, torch.float16),
     (),
     (0.0, 1.0),
+    True,
     triton_layout.missing,
     lambda device: device == ("cpu" if triton_layout.interpreted() else "cuda"),
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+from liontool import optim
 from liontool.optim import LionSF, _options, backends
 from support.lions import KINDS, model, parameters, train
 
@@ -355,3 +356,20 @@ def test_group_values_win_over_the_optimizers(kind: Any) -> None:
     train(optimizer, 1)
     moved = [(1 - param).abs().tolist() for param in parameters(optimizer)]
     assert moved == [[0.5, 0.5], [0.25, 0.25]]
+
+
+def test_options_of_other_lions_are_refused_in_a_group() -> None:
+    """A Lion does not become half a LionSF, and `use_triton` is no option of a group."""
+    for options in ({"agreement": "tensor"}, {"pow": 2.0}, {"use_triton": True}):
+        with pytest.raises(ValueError, match=f"Invalid .*{next(iter(options))}"):
+            optim.Lion([{"params": [Parameter(torch.ones(2))], **options}])
+
+
+def test_numbers_of_numpy_become_numbers(kind: Any) -> None:
+    """They would compute in their own precision, and no weights-only file takes them."""
+    numpy = pytest.importorskip("numpy")
+    given = {"lr": numpy.float32(0.5), "loss_scale_factor": numpy.float64(3.0)}
+    group = kind(model().parameters(), **given, betas=(numpy.float32(0.5), 0.75)).param_groups[0]
+    assert [type(group[name]) for name in given] == [float, float]
+    assert group["betas"] == (0.5, 0.75)
+    assert all(type(beta) is float for beta in group["betas"])

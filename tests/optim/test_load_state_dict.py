@@ -689,3 +689,14 @@ def test_a_load_that_drops_nothing_is_silent() -> None:
         warnings.simplefilter("error")
         Lion(_params()).load_state_dict(_converted())
         _twin(trained).load_state_dict(trained.state_dict())
+
+
+def test_a_damaged_residual_is_refused() -> None:
+    """Values that no residual can have would wrap without a word."""
+    param = Parameter(torch.ones(2, dtype=torch.bfloat16))
+    optimizer = Lion([param], rounding="split")
+    optimizer.init_state()
+    saved = optimizer.state_dict()
+    saved["state"][0]["residual"] = torch.tensor([1, 70_000], dtype=torch.int32)
+    with pytest.raises(ValueError, match="'residual' has values beyond 16 bits"):
+        optimizer.load_state_dict(saved)
