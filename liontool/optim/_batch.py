@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class Piece:
         param: The parameter as its user holds it.
         ordinal: Its place among all parameters of the optimizer.
         weight: Its elements; written at the end of the step.
-        grad: Its gradient, never written.
+        grad: Its gradient, never written, or the sum of several.
         exp_avg: Its momentum.
         residual: What its bfloat16 elements lack of float32, or None.
         accumulator: Sum of the gradients of earlier micro-steps, or None.
@@ -52,6 +53,22 @@ class Piece:
     def numel(self) -> int:
         """Elements of the whole parameter, over all shards."""
         return self.param.numel() * (2 if self.param.is_complex() else 1)
+
+    def parts(self, size: int) -> list[Piece]:
+        """The same in stretches of memory of at most `size` elements, where it is one stretch."""
+        tensors = (self.weight, self.grad, self.exp_avg, self.residual)
+        if self.weight.numel() <= size:
+            return [self]
+        if not all(tensor is None or tensor.is_contiguous() for tensor in tensors):
+            return [self]
+        stretches = zip(
+            *(repeat(None) if each is None else torch.split(each.view(-1), size) for each in tensors),
+            strict=False,
+        )
+        return [
+            replace(self, weight=weight, grad=grad, exp_avg=exp_avg, residual=residual)
+            for weight, grad, exp_avg, residual in stretches
+        ]
 
     def wide_weight(self) -> Tensor:
         """The weights in the dtype that is computed in."""

@@ -129,13 +129,10 @@ def _accumulate(batches: list[Batch], skip: bool | Tensor) -> bool | Tensor:
         total = piece.accumulator
         if total is not None:
             total.copy_(keep(total, total + piece.direction(), skip))
-            piece.transforms = [_mean_of(total, steps)]
+            piece.grad = total
+            # A CUDA device divides by a number so, and every other path must.
+            piece.transforms = [partial(torch.mul, other=1 / steps)]
     return _scalars.most([batch.group for batch in batches], "micro_step") + 1 < steps
-
-
-def _mean_of(total: Tensor, steps: int) -> Callable[[Tensor], Tensor]:
-    # A CUDA device divides by a number so, and every other path must.
-    return lambda _: total * (1 / steps)
 
 
 def _clip(batches: list[Batch]) -> None:

@@ -10,8 +10,10 @@ from torch import Tensor
 from liontool.optim import _dispatch, _scalars, _sharding, _telemetry, rounding
 from liontool.optim._batch import Batch, Group, Piece, keep, tell_autograd, write
 
-# Bounds what the intermediate results of a path take: a few times this many elements.
+# Bounds what the intermediate results of a path take: a few times this many elements. On a CPU they
+# stay in its cache.
 CHUNK = 2**22
+CHUNK_OF_CPU = 2**17
 
 
 def update(
@@ -26,7 +28,7 @@ def update(
     """
     factors = _scalars.coefficients(batch.group)
     path = _dispatch.path(batch.group)
-    for pieces in _chunks(batch.pieces):
+    for pieces in _chunks(batch, is_whole=is_watched is not None):
         looks = [
             _telemetry.look(piece, batch.group)
             for piece in pieces
@@ -48,21 +50,36 @@ def update(
             each.compare()
 
 
-def _chunks(pieces: list[Piece]) -> Iterator[list[Piece]]:
-    """Pieces of one device and dtype, together not much larger than a chunk."""
+def _chunks(batch: Batch, *, is_whole: bool) -> Iterator[list[Piece]]:
+    """Pieces of one device and dtype, together not much larger than a chunk.
+
+    Args:
+        batch: The pieces.
+        is_whole: Cut none of them.
+    """
     alike: dict[tuple[torch.device, torch.dtype], list[Piece]] = {}
-    for piece in pieces:
+    for piece in batch.pieces:
         alike.setdefault((piece.weight.device, piece.dtype), []).append(piece)
-    for bucket in alike.values():
-        chunk: list[Piece] = []
-        elements = 0
-        for piece in bucket:
-            if chunk and elements + piece.weight.numel() > CHUNK:
-                yield chunk
-                chunk, elements = [], 0
-            chunk.append(piece)
-            elements += piece.weight.numel()
-        yield chunk
+    for (device, _), bucket in alike.items():
+        if device.type != "cpu" or torch.compiler.is_compiling():
+            yield from _filled(bucket, CHUNK)
+        elif is_whole or batch.group["rounding"] == "stochastic" or batch.group["differentiable"]:
+            yield from _filled(bucket, CHUNK_OF_CPU)
+        else:
+            parts = [part for piece in bucket for part in piece.parts(CHUNK_OF_CPU)]
+            yield from _filled(parts, CHUNK_OF_CPU)
+
+
+def _filled(pieces: list[Piece], size: int) -> Iterator[list[Piece]]:
+    chunk: list[Piece] = []
+    elements = 0
+    for piece in pieces:
+        if chunk and elements + piece.weight.numel() > size:
+            yield chunk
+            chunk, elements = [], 0
+        chunk.append(piece)
+        elements += piece.weight.numel()
+    yield chunk
 
 
 def _source(tensor: Tensor, group: Group) -> Tensor:

@@ -56,6 +56,6 @@ def test_what_a_step_needs_does_not_grow_with_the_model(
     kind: Any, name: str, foreach: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dozen copies of a tenth of the parameters, if a chunk is no larger than that."""
-    monkeypatch.setattr(_update, "CHUNK", NUMEL)
+    monkeypatch.setattr(_update, "CHUNK_OF_CPU", NUMEL)
     options = {**configurations(kind)[name], "foreach": foreach}
     assert 0 < _intermediates(kind, options, dtype) <= 1.3

@@ -186,10 +186,13 @@ def test_roundings_give_the_same_bits(kind: str, rounding: str) -> None:
 
 
 def test_chunks_do_not_change_the_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many tensors go through at once."""
-    whole = _run(Lion(_params(torch.float32), lr=1e-2), 20)
-    monkeypatch.setattr("liontool.optim._update.CHUNK", 100)
-    assert _equal(whole, _run(Lion(_params(torch.float32), lr=1e-2), 20))
+    """However many tensors go through at once, and however large ones are cut."""
+    for options in OPTIONS.values():
+        whole = _run(LionSF(_params(torch.float32), lr=1e-2, fused=False, **options), 20)
+        with monkeypatch.context() as patch:
+            patch.setattr("liontool.optim._update.CHUNK_OF_CPU", 100)
+            cut = _run(LionSF(_params(torch.float32), lr=1e-2, fused=False, **options), 20)
+        assert _equal(whole, cut)
 
 
 def test_mixed_dtypes_in_a_group_decay_once() -> None:
