@@ -61,13 +61,13 @@ class Piece:
             return [self]
         if not all(tensor is None or tensor.is_contiguous() for tensor in tensors):
             return [self]
-        stretches = zip(
-            *(repeat(None) if each is None else torch.split(each.view(-1), size) for each in tensors),
-            strict=False,
-        )
+        cut = [
+            repeat(None) if tensor is None else torch.split(tensor.view(-1), size)
+            for tensor in tensors
+        ]
         return [
             replace(self, weight=weight, grad=grad, exp_avg=exp_avg, residual=residual)
-            for weight, grad, exp_avg, residual in stretches
+            for weight, grad, exp_avg, residual in zip(*cut, strict=False)
         ]
 
     def wide_weight(self) -> Tensor:
