@@ -115,18 +115,18 @@ def refused(group: Group) -> Exception | None:
     way_out = "leave fused out for the fastest path that there is"
     for param in group["params"]:
         kernel = next((each for each in KERNELS if each.reaches(param.device.type)), None)
-        reason: str | None = "there is none for this device"
-        if kernel is not None:
-            reason = kernel.missing() or kernel.tensor_against(param)
-        if kernel is None or reason is not None:
-            wanted = f"{param.dtype} on {param.device.type}"
-            return RuntimeError(f"`fused=True` requires a kernel for {wanted}: {reason}; {way_out}")
-        option = kernel.option_against(group)
-        if option is not None:
+        option = None if kernel is None else kernel.option_against(group)
+        if kernel is not None and option is not None:
             return ValueError(
                 f"Invalid fused: True with {option}, which the {kernel.name} kernel does not have; "
                 f"{way_out}"
             )
+        reason: str | None = "there is none for this device"
+        if kernel is not None:
+            reason = kernel.missing() or kernel.tensor_against(param)
+        if reason is not None:
+            wanted = f"{param.dtype} on {param.device.type}"
+            return RuntimeError(f"`fused=True` requires a kernel for {wanted}: {reason}; {way_out}")
     return None
 
 
