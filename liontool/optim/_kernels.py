@@ -135,10 +135,11 @@ def _wanted(group: Group) -> bool:
 
 
 def _does(kernel: Kernel, groups: Sequence[Group]) -> bool:
+    # `missing` comes last: it may compile, for which nobody with weights elsewhere should wait.
     return (
-        kernel.missing() is None
-        and all(kernel.option_against(group) is None for group in groups)
+        all(kernel.option_against(group) is None for group in groups)
         and all(
             kernel.tensor_against(param) is None for group in groups for param in group["params"]
         )
+        and kernel.missing() is None
     )

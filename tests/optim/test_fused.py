@@ -258,3 +258,14 @@ def test_autograd_hears_of_the_write() -> None:
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_nobody_waits_for_a_kernel_that_cannot_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether there is one, which may mean to compile it, is asked only where it could be used."""
+    asked = []
+    monkeypatch.setattr("liontool.optim.kernels.cpu_library._found", lambda: asked.append(1) or "")
+    for params, options in ((_params(torch.float64), {}), (_params(), {"clipnorm": 1.0})):
+        optimizer = Lion(params, **options)  # type: ignore[arg-type]
+        _train(optimizer, 1)
+        assert _path(optimizer) == {"foreach"}
+    assert asked == []
