@@ -16,6 +16,7 @@ from torch import Tensor
 
 from liontool.optim.kernels import cpu_library, cpu_threads
 from liontool.optim.kernels.cpu_schedule import CELL, Entry, Mode, Schedule
+from liontool.optim.kernels.memory import is_dense, laid_out, same_layout
 
 _FLOAT32, _BFLOAT16 = torch.float32, torch.bfloat16
 _ADDRESS = Tensor.data_ptr
@@ -104,9 +105,10 @@ class Plan:
             return f"the kernel does not know {exp_avg.dtype} momentum"
         if residual is not None and (param.dtype, residual.dtype) != (_BFLOAT16, torch.int16):
             return f"the kernel does not know {residual.dtype} residuals of {param.dtype}"
-        if grad.shape != param.shape or any(_places(each) != _places(param) for each in rest):
+        shapes = {each.shape for each in tensors}
+        if len(shapes) > 1 or not all(same_layout(each, param) for each in rest):
             return "the kernel needs weights and state of one layout"
-        return None if _is_dense(param) else "the kernel needs weights without gaps in memory"
+        return None if is_dense(param) else "the kernel needs weights without gaps in memory"
 
     def holds(self) -> bool:
         """Whether weights and state are still where they were; if not, make another plan."""
@@ -162,9 +164,7 @@ class Plan:
         if self._contiguous and all(map(_IS_CONTIGUOUS, grads)):
             return grads
         return [
-            grad
-            if _places(grad) == _places(param)
-            else torch.empty_like(param, dtype=grad.dtype).copy_(grad)
+            grad if same_layout(grad, param) else laid_out(grad, param)
             for grad, param in zip(grads, self._params, strict=True)
         ]
 
@@ -197,18 +197,3 @@ def _addresses(tensors: Sequence[Tensor]) -> bytes:
 
 def _start(numbers: array[int]) -> int:
     return numbers.buffer_info()[0]
-
-
-def _places(tensor: Tensor) -> list[tuple[int, int]]:
-    """Size and stride of each dimension that has a stride worth the name."""
-    return [pair for pair in zip(tensor.shape, tensor.stride(), strict=True) if pair[0] != 1]
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether its elements fill one stretch of memory, each a place of its own."""
-    expected = 1
-    for size, stride in sorted(_places(tensor), key=lambda place: place[1]):
-        if stride != expected:
-            return tensor.numel() == 0
-        expected *= size
-    return True

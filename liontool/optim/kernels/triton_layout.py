@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from liontool.optim.kernels.memory import is_dense, same_layout
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 WIDTH = 16  # bytes that a thread loads at once, from addresses that are multiples of it
 
@@ -130,31 +132,3 @@ def reason_against(
     if rounding == "stochastic" and param.dtype == torch.bfloat16 and not param.is_contiguous():
         return "stochastic rounding of weights that are not contiguous"
     return None
-
-
-def is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill one stretch of memory, in whatever order."""
-    expected = 1
-    for stride, size in sorted(_steps(tensor)):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
-
-
-def same_layout(tensor: Tensor, like: Tensor) -> bool:
-    """Whether equal places in memory are equal places in the tensors, for `like` dense."""
-    return tensor.stride() == like.stride() or _steps(tensor) == _steps(like)
-
-
-def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """A copy in the memory layout of another tensor."""
-    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
-
-
-def _steps(tensor: Tensor) -> list[tuple[int, int]]:
-    """Stride and size of the dimensions that have a stride worth the name."""
-    if tensor.numel() == 0:
-        return []
-    pairs = zip(tensor.stride(), tensor.shape, strict=True)
-    return [(stride, size) for stride, size in pairs if size != 1]

@@ -21,14 +21,13 @@ from liontool.optim.kernels import (
     triton_norm,
     triton_table,
 )
+from liontool.optim.kernels.memory import laid_out, same_layout
 from liontool.optim.kernels.triton_buckets import Bucket, Tables, Tile, arranged
 from liontool.optim.kernels.triton_layout import (
     WIDTH,
     Entry,
     Hypers,
-    laid_out,
     reason_against,
-    same_layout,
 )
 from liontool.optim.kernels.triton_moving import Moving
 
