@@ -37,12 +37,6 @@ TRACED = [
 STATE_FIRST = pytest.mark.parametrize("state_first", [True, False], ids=["init_state", "lazily"])
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
-
-
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """What one test has compiled is not another's."""

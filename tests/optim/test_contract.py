@@ -19,9 +19,7 @@ from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.lions import (
-    FEWER_CASES,
     KINDS,
-    configurations,
     give_gradients,
     model,
     parameters,
@@ -29,19 +27,6 @@ from support.lions import (
     snapshot,
     train,
 )
-
-
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
-
-
-@pytest.fixture(params=FEWER_CASES, ids="-".join)
-def case(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
-    """Either optimizer with each configuration of it."""
-    kind, name = request.param
-    return KINDS[kind], configurations(KINDS[kind])[name]
 
 
 def _ones(*shape: int, **options: Any) -> Parameter:

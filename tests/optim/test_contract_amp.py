@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from support.lions import (
-    FEWER_CASES,
     KINDS,
-    configurations,
     give_gradients,
     model,
     same,
@@ -20,19 +18,6 @@ from support.lions import (
     train,
 )
 from support.no_sync import NoSync
-
-
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
-
-
-@pytest.fixture(params=FEWER_CASES, ids="-".join)
-def case(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
-    """Either optimizer with each configuration of it."""
-    kind, name = request.param
-    return KINDS[kind], configurations(KINDS[kind])[name]
 
 
 def _optimizer(kind: Any, **options: Any) -> Any:

@@ -28,12 +28,6 @@ pytestmark = pytest.mark.gpu
 TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
-
-
 @pytest.fixture(params=[case for case in CASES if case[1] != "raise"], ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
     """Either optimizer in each configuration that need not look at a value."""

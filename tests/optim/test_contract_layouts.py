@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from support.lions import FEWER_CASES, KINDS, configurations, parameters, same, train
+from support.lions import parameters, same, train
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
@@ -20,19 +20,6 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "flipped_order": lambda t: t.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
     "inside_a_buffer": lambda t: torch.cat((torch.zeros(3), t.flatten()))[3:].view(t.shape),
 }
-
-
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
-
-
-@pytest.fixture(params=FEWER_CASES, ids="-".join)
-def case(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
-    """Either optimizer with each configuration of it."""
-    kind, name = request.param
-    return KINDS[kind], configurations(KINDS[kind])[name]
 
 
 def _values(seed: int) -> Tensor:

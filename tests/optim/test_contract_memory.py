@@ -10,16 +10,10 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import Parameter
 
 from liontool.optim import _update
-from support.lions import KINDS, configurations, give_gradients
+from support.lions import configurations, give_gradients
 
 TENSORS, NUMEL = 10, 128
 OPTIONS = ("default", "maximize", "cautious", "clipvalue", "skip")
-
-
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
 
 
 def _intermediates(kind: Any, options: dict[str, Any], dtype: torch.dtype = torch.float32) -> float:

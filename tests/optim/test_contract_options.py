@@ -13,14 +13,7 @@ from torch.nn import Parameter
 
 from liontool import optim
 from liontool.optim import LionSF, _options, backends
-from support.lions import KINDS, model, parameters, train
-
-
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
-
+from support.lions import model, parameters, train
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"lr": -1.0}, "Invalid learning rate: -1.0, must be finite and >= 0"),

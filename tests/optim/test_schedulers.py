@@ -43,12 +43,6 @@ SCHEDULERS: dict[str, Callable[[Any], Any]] = {
 STEPS = 8
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """Either optimizer."""
-    return request.param
-
-
 @pytest.fixture(params=[False, True], ids=["float", "tensor"])
 def lr(request: pytest.FixtureRequest) -> Any:
     """A first lr."""
