@@ -8,21 +8,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from liontool.checkpoint import frameworks
 from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.document import Document, TensorRef, tensors
 from liontool.checkpoint.frameworks.torch_layout import count
 from liontool.checkpoint.learning_rates import describe
 from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Scheduler, Slot
 from liontool.checkpoint.plain_values import json_value, plain
-from liontool.checkpoint.source import Source, open_source
-from liontool.errors import AmbiguousError, LayoutError, ReadError
+from liontool.checkpoint.source import Source
+from liontool.errors import ReadError
+from liontool.inspect.listing import TENSOR_FILES
+from liontool.inspect.opening import opened
 from liontool.states import MOMENT, recognise
 
 SCHEMA = 1
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
-
-_TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -173,8 +172,8 @@ def summarise(path: str | PathLike[str], framework: str | None = None) -> Summar
         AmbiguousError: Several checkpoints fit.
         LayoutError: `framework` was given and does not fit.
     """
-    source = open_source(Path(path))
-    checkpoint, reason = _find(source, framework)
+    look = opened(path, framework)
+    source, checkpoint = look.source, look.checkpoint
     files = tuple(_files(source))
     return Summary(
         path=str(path),
@@ -182,7 +181,7 @@ def summarise(path: str | PathLike[str], framework: str | None = None) -> Summar
         file_count=len(source.listing()) if source.is_folder else 1,
         bytes=source.size,  # shards count once their index was read
         framework=checkpoint.framework if checkpoint else None,
-        no_optimizer=reason,
+        no_optimizer=look.no_optimizer,
         step=_step(checkpoint) if checkpoint else None,
         epoch=checkpoint.epoch if checkpoint else None,
         facts=plain(checkpoint.facts) if checkpoint else {},
@@ -190,17 +189,6 @@ def summarise(path: str | PathLike[str], framework: str | None = None) -> Summar
         schedulers=tuple(map(_scheduler, checkpoint.loose_schedulers)) if checkpoint else (),
         files=files,
     )
-
-
-def _find(source: Source, framework: str | None) -> tuple[Checkpoint | None, str | None]:
-    try:
-        return frameworks.find(source, framework)[1], None
-    except AmbiguousError:
-        raise
-    except LayoutError as error:
-        if framework is not None:
-            raise
-        return None, str(error)
 
 
 def _step(checkpoint: Checkpoint) -> int | None:
@@ -273,7 +261,7 @@ def _files(source: Source) -> Iterator[FileSummary]:
         yield _file(source.document(), source.path)
         return
     for name in source.names():
-        if name.endswith(_TENSOR_FILES):
+        if name.endswith(TENSOR_FILES):
             path = source.path / name
             try:
                 yield _file(source.document(name), path)

@@ -1,0 +1,1 @@
+"""Changes of a saved checkpoint, given as words."""

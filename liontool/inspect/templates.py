@@ -1,0 +1,63 @@
+"""Names that differ in numbers alone, as one line: `layers.{0-47}.attn.weight`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+_MOST_RANGES = 4
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Names of one template.
+
+    Attributes:
+        template: The name with `{}` for every part that is a number.
+        pattern: The same with the numbers that occur: `layers.{0-11,13}.weight`.
+        names: All of them, in the order they came in.
+    """
+
+    template: str
+    pattern: str
+    names: tuple[str, ...]
+
+
+def template(name: str) -> str:
+    """The name with `{}` for every part between dots that is a number."""
+    return ".".join("{}" if part.isdecimal() else part for part in name.split("."))
+
+
+def folded(names: Iterable[str]) -> tuple[Fold, ...]:
+    """Names by template, in the order of their first ones."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(template(name), []).append(name)
+    return tuple(Fold(key, _pattern(same), tuple(same)) for key, same in found.items())
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """Numbers that all names share stand as they are, the others as ranges."""
+    columns = zip(*(name.split(".") for name in names), strict=True)
+    return ".".join(_part(column) for column in columns)
+
+
+def _part(words: Sequence[str]) -> str:
+    different = dict.fromkeys(words)
+    if len(different) == 1:
+        return words[0]
+    return "{" + _ranges(sorted(set(map(int, different)))) + "}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """ "0-11,13"; what is beyond a few ranges is shown as an ellipsis."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    shown = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:_MOST_RANGES]]
+    if len(runs) > _MOST_RANGES:
+        shown[-1] = f"...,{runs[-1][1]}"
+    return ",".join(shown)
