@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,6 +15,12 @@ from liontool.optim._batch import Batch, Group, Piece, real_gradient, tell_autog
 
 # No kernel is chosen by it.
 _MOVING = "lr"
+# Every pass over the tensors of a model counts: `map` makes them without a frame for each tensor.
+_GRAD = operator.attrgetter("grad")
+_DTYPE = operator.attrgetter("dtype")
+_LAYOUT = operator.attrgetter("layout")
+_EXP_AVG = operator.itemgetter("exp_avg")
+_RESIDUAL = operator.itemgetter("residual")
 
 
 class Plan(Protocol):
@@ -50,15 +56,16 @@ class Fused:
         """
         self._optimizer = optimizer
         self._options = _options(optimizer)
-        self._ids = _ids(optimizer)
+        self._all_params = _all_params(optimizer)
         pieces = [piece for batch in batches for piece in batch.pieces]
         self._params = [piece.param for piece in pieces]
-        self._idle = [
-            param for batch in batches for param in batch.group["params"] if param.grad is None
-        ]
-        self._kinds = [_kind(param.grad) for param in self._params]
+        self._idle = [param for param in self._all_params if param.grad is None]
+        self._grads = list(map(_GRAD, self._params))
+        self._kinds = _kinds(self._grads)
         self._all_entries = list(optimizer.state.values())
-        self._entries = [optimizer.state[param] for param in self._params]
+        entries = [optimizer.state[param] for param in self._params]
+        split = [piece.residual is not None for piece in pieces]
+        self._entries = entries, list(itertools.compress(entries, split))
         self._state = self._state_now()
         self._sharded = any(_sharding.local(param) is not param for param in self._params)
         working = [batch for batch in batches if batch.pieces]
@@ -68,34 +75,38 @@ class Fused:
         self.plan = _plan(kernel, working) if pieces and kernel is not None else None
 
     def holds(self) -> bool:
-        """Whether all of this is still so."""
-        return (
-            self._options == _options(self._optimizer)
-            and self._ids == _ids(self._optimizer)
-            and all(param.grad is None for param in self._idle)
-            and [_kind(param.grad) for param in self._params] == self._kinds
-            and _same(self._all_entries, list(self._optimizer.state.values()))
-            and _same(self._state, self._state_now())
-            and (self.plan is None or self.plan.holds())
-        )
+        """Whether all of this is still so; `step` must follow."""
+        self._grads = list(map(_GRAD, self._params))
+        try:
+            return (
+                self._options == _options(self._optimizer)
+                and _same(self._all_params, _all_params(self._optimizer))
+                and all(param.grad is None for param in self._idle)
+                and _same(self._all_entries, list(self._optimizer.state.values()))
+                and _same(self._state, self._state_now())
+                and self._kinds == _kinds(self._grads)
+                and (self.plan is None or self.plan.holds())
+            )
+        except (AttributeError, KeyError):  # no gradient, no state
+            return False
 
     def step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> bool:
         """Do weights and momenta of a step; False if no kernel can."""
+        grads, self._grads = self._grads, []  # kept no longer than needed
         is_scaled = grad_scale is not None or found_inf is not None
         if self.plan is None or (is_scaled and not self._takes_scale):
             return False
         if self._sharded:
             grads = [real_gradient(param) for param in self._params]
-        else:
-            grads = [param.grad for param in self._params if param.grad is not None]
         self.plan.step(self.groups, grads, grad_scale, found_inf)
         if self._sharded:
             for param in self._params:
                 tell_autograd(param)
         return True
 
-    def _state_now(self) -> list[Tensor | None]:
-        return [entry.get(name) for name in ("exp_avg", "residual") for entry in self._entries]
+    def _state_now(self) -> list[Tensor]:
+        entries, split = self._entries
+        return [*map(_EXP_AVG, entries), *map(_RESIDUAL, split)]
 
 
 def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -103,8 +114,8 @@ def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
     return [{name: group[name] for name in names} for group in optimizer.param_groups]
 
 
-def _ids(optimizer: Optimizer) -> list[int]:
-    return [id(param) for group in optimizer.param_groups for param in group["params"]]
+def _all_params(optimizer: Optimizer) -> list[Tensor]:
+    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 def _same(kept: list[Any], now: list[Any]) -> bool:
@@ -112,8 +123,9 @@ def _same(kept: list[Any], now: list[Any]) -> bool:
     return len(kept) == len(now) and all(map(operator.is_, kept, now))
 
 
-def _kind(grad: Tensor | None) -> tuple[torch.dtype, torch.layout] | None:
-    return None if grad is None else (grad.dtype, grad.layout)
+def _kinds(grads: list[Tensor]) -> tuple[list[Any], ...]:
+    """What a kernel is told once of all gradients."""
+    return tuple(list(map(kind, grads)) for kind in (_DTYPE, _LAYOUT, Tensor.numel))
 
 
 def _plan(kernel: _kernels.Kernel, batches: Sequence[Batch]) -> Plan | None:

@@ -32,7 +32,8 @@ class Plan:
         """
         pairs = zip(pieces, places, strict=True)
         self._plan = cpu.Plan(
-            [Entry(each.weight, each.exp_avg, each.residual, place) for each, place in pairs]
+            [Entry(each.weight, each.exp_avg, each.residual, place) for each, place in pairs],
+            grad_dtypes=[each.grad.dtype for each in pieces],
         )
 
     def holds(self) -> bool:
@@ -63,4 +64,5 @@ def _hypers(group: Group) -> cpu.Hypers:
         agreement=group.get("agreement"),
         pow=group.get("pow", 1.0),
         cautious_factor=group["cautious_factor"],
+        cautious_wd=group["cautious_wd"],
     )

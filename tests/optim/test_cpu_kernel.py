@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -160,7 +161,8 @@ def assert_steps_equal(
     sets = cpu_library.instruction_sets()
     runs = [(name, 2) for name in sets[:-1]] + [(sets[-1], 1), (sets[-1], 2)]
     ours = [(name, threads, copied(of)) for name, threads in runs]
-    plans = [Plan(mine, name) for name, _, mine in ours]
+    dtypes = [F32 if wide else entry.param.dtype for entry in of]
+    plans = [Plan(mine, name, dtypes) for name, _, mine in ours]
     for _ in range(steps):
         grads = [grad.float() if wide else grad for grad in gradients(of)]
         counts = expected(theirs, grads, groups)
@@ -325,7 +327,7 @@ def test_memory(agreement: str | None, size: int) -> None:
     """LionSF takes two bits an element of tensors of several chunks, and Lion takes nothing."""
     entry = Entry(torch.zeros(size), torch.zeros(size), None, 0)
     mode = cpu_schedule.Mode(agreement is not None, agreement == "group", False)
-    codes = cpu_schedule.Schedule([entry], [mode], False).codes
+    codes = cpu_schedule.Schedule([entry], [mode], [False]).codes
     needs_codes = agreement == "group" or (agreement is not None and size > CHUNK)
     assert (codes is not None) == needs_codes
     if codes is not None:
@@ -351,10 +353,15 @@ def test_many_threads_with_little_to_do() -> None:
     assert_same(ours, theirs)
 
 
-def test_gradient_of_another_dtype_is_refused() -> None:
-    """A gradient that would be misread is an error."""
-    with pytest.raises(ValueError, match="have the dtypes of their weights, or all float32"):
-        Plan(entries((3,))).step([torch.zeros(3, dtype=BF16)], [hypers()])
+def test_wide_gradients_of_some() -> None:
+    """Each gradient is read in the dtype that was promised for it."""
+    torch.manual_seed(0)
+    ours = entries((70, 70, 1000), param=BF16)
+    theirs, grads = copied(ours), gradients(ours)
+    grads[1] = grads[1].float()
+    Plan(ours, grad_dtypes=[grad.dtype for grad in grads]).step(grads, [hypers(agreement="tensor")])
+    expected(theirs, grads, [hypers(agreement="tensor")])
+    assert_same(ours, theirs)
 
 
 def test_autograd_hears_of_the_change() -> None:
@@ -373,6 +380,21 @@ def test_plan_knows_when_weights_move() -> None:
     plan = Plan([Entry(weight, torch.zeros(3), None, 0)])
     assert plan.holds()
     weight.data = torch.ones(3)
+    assert not plan.holds()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x[:2], lambda x: x.t(), lambda x: x.view(-1).view(BF16)[:16].view(4, 4)],
+    ids=["fewer", "transposed", "narrower"],
+)
+@pytest.mark.parametrize("which", ["param", "exp_avg"])
+def test_plan_knows_when_weights_change_where_they_are(which: str, change: Any) -> None:
+    """Size, order and dtype can change at the same place."""
+    entry = Entry(torch.ones(4, 4), torch.zeros(4, 4), None, 0)
+    plan, tensor = Plan([entry]), getattr(entry, which)
+    assert plan.holds()
+    tensor.data = change(tensor.data)
     assert not plan.holds()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -197,7 +198,38 @@ def _other_dtype(optimizer: LionBase) -> None:
         param.data = param.data.double()
 
 
+def _cut(optimizer: LionBase) -> None:
+    """Less of the same memory."""
+    param = _all_params(optimizer)[0]
+    for tensor in (param, optimizer.state[param]["exp_avg"]):
+        tensor.data = tensor.data[:40]
+
+
+def _transpose(optimizer: LionBase) -> None:
+    """The same memory in another order, of the momentum too."""
+    param = _all_params(optimizer)[1]
+    for tensor in (param, optimizer.state[param]["exp_avg"]):
+        tensor.data = tensor.data.t()
+
+
+def _exchange_momenta(optimizer: LionBase) -> None:
+    """Tensors and their entries stay, and lie elsewhere."""
+    param = _all_params(optimizer)[1]
+    torch.utils.swap_tensors(optimizer.state[param]["exp_avg"], torch.ones_like(param).detach())
+
+
+def _forget_a_momentum(optimizer: LionBase) -> None:
+    del optimizer.state[_all_params(optimizer)[2]]["exp_avg"]
+
+
+def _rename_a_momentum(optimizer: LionBase) -> None:
+    """The entries are in another order, and nothing else is."""
+    param = _all_params(optimizer)[0]
+    optimizer.state[param] = optimizer.state.pop(param)
+
+
 CHANGES = [
+    _cut, _transpose, _exchange_momenta, _forget_a_momentum, _rename_a_momentum,
     _swap_weights, _swap_state, _reload, _clear, _freeze, _thaw, _add_group, _replace_parameter,
     _other_options, _other_path, _other_dtype,
 ]  # fmt: skip
@@ -233,6 +265,49 @@ def test_gradients_of_another_layout() -> None:
             param.grad = mixed.permute(tuple(reversed(range(param.ndim))))
         optimizer.step()
     assert _equal(*pair)
+
+
+@pytest.mark.parametrize("kind", ["lion", "lion_sf"])
+def test_gradients_of_another_dtype(kind: str) -> None:
+    """Gradients that change their dtype, of some or all, are read as what they are."""
+    pair = [
+        KINDS[kind](_params(torch.bfloat16), lr=1e-2, **way) for way in ({}, {"foreach": False})
+    ]
+    for optimizer in pair:
+        params = _all_params(optimizer)
+        _train(optimizer, 2)
+        for dtype, some in [(torch.float32, params[:2]), (torch.float64, params), (None, [])]:
+            for param in some:
+                param.grad.data = param.grad.data.to(dtype) + 0.001  # type: ignore[union-attr]
+            optimizer.step()
+    assert _equal(*pair)
+
+
+@pytest.mark.parametrize("kind", ["lion", "lion_sf"])
+def test_momenta_that_change_places(kind: str) -> None:
+    """Each parameter steps with the momentum that is in its own entry."""
+    pair = [
+        KINDS[kind]([Parameter(torch.ones(9)) for _ in range(2)], lr=1e-2, **way)
+        for way in ({}, {"foreach": False})
+    ]
+    for optimizer in pair:
+        _train(optimizer, 3)
+        first, second = (optimizer.state[param] for param in _all_params(optimizer))
+        first["exp_avg"], second["exp_avg"] = second["exp_avg"], first["exp_avg"]
+        _train(optimizer, 1, seed=2)
+    assert _equal(*pair)
+
+
+def test_gradients_are_let_go() -> None:
+    """A gradient that its parameter forgets after the step is freed."""
+    param = Parameter(torch.ones(9))
+    optimizer = Lion([param])
+    for _ in range(2):
+        param.grad = torch.ones(9)
+        gone = weakref.ref(param.grad)
+        optimizer.step()
+        param.grad = None
+        assert gone() is None
 
 
 def test_a_sparse_gradient_in_a_later_step() -> None:

@@ -6,6 +6,7 @@ arithmetic is in `cpu.c`.
 
 from __future__ import annotations
 
+import operator
 import struct
 from array import array
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from liontool.optim.kernels.memory import is_dense, laid_out, same_layout
 
 _FLOAT32, _BFLOAT16 = torch.float32, torch.bfloat16
 _ADDRESS = Tensor.data_ptr
+_NBYTES = operator.attrgetter("nbytes")
 _IS_CONTIGUOUS = Tensor.is_contiguous
+_STRIDE = Tensor.stride
 
 _GROUP = struct.Struct("8d5q")  # of cpu.c
 
@@ -58,12 +61,18 @@ class Hypers(NamedTuple):
 class Plan:
     """The tables for steps on a list of tensors."""
 
-    def __init__(self, entries: Sequence[Entry], instructions: str | None = None) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        instructions: str | None = None,
+        grad_dtypes: Sequence[torch.dtype] | None = None,
+    ) -> None:
         """Keep the tensors and their addresses.
 
         Args:
             entries: Tensors of which `unsupported` says None; there may be empty ones.
             instructions: One of `cpu_library.instruction_sets()`, or None for the best.
+            grad_dtypes: That of each weight or float32; None is that of each weight.
 
         Raises:
             cpu_library.NoKernelError: There is no kernel.
@@ -77,10 +86,12 @@ class Plan:
         self._exp_avgs = [entry.exp_avg for entry in entries]
         self._residuals = [entry.residual for entry in entries if entry.residual is not None]
         self._written = [*self._params, *self._exp_avgs, *self._residuals]
-        self._addresses = _addresses(self._written)
-        self._dtypes = [param.dtype for param in self._params]
+        self._memory = _memory(self._written)
         self._contiguous = all(map(_IS_CONTIGUOUS, self._params))
-        self._schedules: dict[tuple[tuple[Mode, ...], bool], Schedule] = {}
+        dtypes = [param.dtype for param in self._params]
+        wanted = dtypes if grad_dtypes is None else grad_dtypes
+        self._wide = [a != b for a, b in zip(dtypes, wanted, strict=True)]
+        self._schedules: dict[tuple[Mode, ...], Schedule] = {}
 
     @staticmethod
     def unsupported(
@@ -111,8 +122,8 @@ class Plan:
         return None if is_dense(param) else "the kernel needs weights without gaps in memory"
 
     def holds(self) -> bool:
-        """Whether weights and state are still where they were; if not, make another plan."""
-        return _addresses(self._written) == self._addresses
+        """Whether weights and state are still what they were; if not, make another plan."""
+        return _memory(self._written) == self._memory
 
     def step(
         self, grads: Sequence[Tensor], hypers: Sequence[Hypers], threads: int | None = None
@@ -120,15 +131,12 @@ class Plan:
         """Do a step on all tensors.
 
         Args:
-            grads: One gradient for each entry, all in the dtypes of the weights or all in float32;
-                they are not changed.
+            grads: One gradient for each entry, of its shape and the promised dtype, which nobody
+                checks here; they are not changed.
             hypers: Of each group.
             threads: How many may work, or None for torch's number.
-
-        Raises:
-            ValueError: A gradient has another dtype.
         """
-        schedule = self._schedule(hypers, self._are_wide(grads))
+        schedule = self._schedule(hypers)
         grads = self._laid_out(grads)
         addresses = array("Q", map(_ADDRESS, grads))
         groups = b"".join(map(_group_row, hypers))
@@ -150,15 +158,6 @@ class Plan:
         cells = self._last.cells[: CELL * len(self._entries)]
         return list(zip(cells[3::CELL], cells[4::CELL], strict=True))
 
-    def _are_wide(self, grads: Sequence[Tensor]) -> bool:
-        """Whether gradients are float32 where weights are not."""
-        dtypes = [grad.dtype for grad in grads]
-        if dtypes == self._dtypes:
-            return False
-        if dtypes != [_FLOAT32] * len(self._dtypes):
-            raise ValueError("gradients must have the dtypes of their weights, or all float32")
-        return True
-
     def _laid_out(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
         """Gradients laid out as the weights, copied where they are not."""
         if self._contiguous and all(map(_IS_CONTIGUOUS, grads)):
@@ -168,11 +167,11 @@ class Plan:
             for grad, param in zip(grads, self._params, strict=True)
         ]
 
-    def _schedule(self, hypers: Sequence[Hypers], wide: bool) -> Schedule:
-        key = (tuple(map(_mode, hypers)), wide)
-        if key not in self._schedules:
-            self._schedules = {key: Schedule(self._entries, *key)}
-        return self._schedules[key]
+    def _schedule(self, hypers: Sequence[Hypers]) -> Schedule:
+        modes = tuple(map(_mode, hypers))
+        if modes not in self._schedules:
+            self._schedules = {modes: Schedule(self._entries, modes, self._wide)}
+        return self._schedules[modes]
 
 
 def _mode(hypers: Hypers) -> Mode:
@@ -191,8 +190,10 @@ def _group_row(hypers: Hypers) -> bytes:
     )
 
 
-def _addresses(tensors: Sequence[Tensor]) -> bytes:
-    return array("Q", map(_ADDRESS, tensors)).tobytes()
+def _memory(tensors: Sequence[Tensor]) -> tuple[list[int], list[int], object]:
+    """Where tensors lie, and what can change of them at the same place."""
+    layouts = all(map(_IS_CONTIGUOUS, tensors)) or list(map(_STRIDE, tensors))
+    return list(map(_ADDRESS, tensors)), list(map(_NBYTES, tensors)), layouts
 
 
 def _start(numbers: array[int]) -> int:

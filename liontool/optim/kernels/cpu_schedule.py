@@ -58,13 +58,15 @@ class Schedule:
         codes: Room for two bits an element of those tensors that need it, or None.
     """
 
-    def __init__(self, entries: Sequence[Entry], modes: Sequence[Mode], wide: bool) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], modes: Sequence[Mode], wide: Sequence[bool]
+    ) -> None:
         """Lay out the tables.
 
         Args:
             entries: The tensors.
             modes: Of each group.
-            wide: The gradients are float32, whatever the weights are.
+            wide: Of each tensor, whether its gradient is float32 where its weights are not.
         """
         ways = [_way(entry.param.numel(), modes[entry.group]) for entry in entries]
         rows, words = _tensor_rows(entries, ways, wide)
@@ -87,15 +89,15 @@ def _way(numel: int, mode: Mode) -> int:
 
 
 def _tensor_rows(
-    entries: Sequence[Entry], ways: Sequence[int], wide: bool
+    entries: Sequence[Entry], ways: Sequence[int], wide: Sequence[bool]
 ) -> tuple[list[int], int]:
     """The rows, and how many words the codes take."""
     rows: list[int] = []
     words = 0
-    for entry, way in zip(entries, ways, strict=True):
+    for entry, way, is_wide in zip(entries, ways, wide, strict=True):
         residual = 0 if entry.residual is None else entry.residual.data_ptr()
         rows += [entry.param.data_ptr(), entry.exp_avg.data_ptr(), residual]
-        rows += [entry.param.numel(), _kind(entry, wide), entry.group, way, words]
+        rows += [entry.param.numel(), _kind(entry, is_wide), entry.group, way, words]
         if way == _CODED:
             words += -(-entry.param.numel() // _ROW) * (_ROW // 16)
     return rows, words
