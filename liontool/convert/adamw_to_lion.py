@@ -24,9 +24,10 @@ from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
 from liontool.convert import seeding
 from liontool.convert.change import Change
 from liontool.convert.decoupled_decay import check_decoupled, decoupled
-from liontool.convert.notices import dropped, hints, shape_mismatches, slot_step, warnings
+from liontool.convert.notices import dropped, hints, shape_mismatches, warnings
 from liontool.convert.settings import Settings
 from liontool.errors import RefusedError, UnknownOptimizerError
+from liontool.measure.adam_moments import bias, second_moment, slot_step
 from liontool.states import ADAM_GROUP_KEYS, MOMENT, Recognition, recognise
 
 _LOW_PRECISION = ("float16", "bfloat16")
@@ -202,8 +203,8 @@ def _momentum(moment: TensorRef, slot: Slot, group: Fields, settings: Settings) 
     if settings.momentum == "zeros":
         return seeding.zeros(moment)
     step, beta1 = slot_step(slot), _adam_beta(group, 0)
-    if settings.zero_stale and isinstance(second := seeding.second_moment(slot), TensorRef):
-        biases = seeding.bias(beta1, step), seeding.bias(_adam_beta(group, 1), step)
+    if settings.zero_stale and isinstance(second := second_moment(slot), TensorRef):
+        biases = bias(beta1, step), bias(_adam_beta(group, 1), step)
         moment = seeding.without_stale(moment, (second, *biases, number(group.get("eps")) or 0.0))
     if settings.momentum == "scaled":
         moment = seeding.scaled(moment, seeding.scale_factor(beta1, step, settings.betas[1]))

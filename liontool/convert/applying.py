@@ -18,8 +18,8 @@ from liontool.convert.change import Change
 from liontool.convert.checking import check_schedulers, check_values
 from liontool.convert.ratio import RatioEstimate, estimate
 from liontool.convert.settings import Settings
-from liontool.convert.weights import weights_by_slot
 from liontool.errors import AmbiguousError, RefusedError, UnknownOptimizerError
+from liontool.measure.weights import weights_by_slot
 
 _RULES = {"lion": adamw_to_lion, "lion-sf": adamw_to_lion_sf}
 

@@ -6,20 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.learning_rates import cycled_betas, notes, number
-from liontool.checkpoint.model import Optimizer, Slot
+from liontool.checkpoint.model import Optimizer
 from liontool.convert.decoupled_decay import highest_lr
 from liontool.convert.report import Notice
 from liontool.convert.settings import Settings
+from liontool.measure.adam_moments import slot_step
 from liontool.states import MOMENT, Recognition
 
 FEW_STEPS = 20
 _NAMED = 3  # labels in one message
 _SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq")
-
-
-def slot_step(slot: Slot) -> float | None:
-    """Adam's step count for one parameter, where its state has one."""
-    return number(slot.state.get("step"))
 
 
 def some(labels: Sequence[str]) -> str:

@@ -13,23 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import isfinite
 
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Optimizer
-from liontool.convert import formulas
-from liontool.convert.evidence import (
-    LEAST_STEPS,
-    Progress,
-    TensorEvidence,
-    adam_betas,
-    evidence,
-)
-from liontool.convert.notices import slot_step
 from liontool.convert.ratio_notices import ratio_notices
 from liontool.convert.report import Notice
 from liontool.errors import RefusedError
+from liontool.measure import formulas
+from liontool.measure.adam_moments import adam_betas, slot_step
+from liontool.measure.evidence import (
+    LEAST_STEPS,
+    Progress,
+    TensorEvidence,
+    evidence,
+    mean,
+    persistence,
+    update_rms,
+)
 
 MOST_UPDATE = 0.35
 """Update RMS above which the moments say nothing about the rest of the run."""
@@ -181,13 +183,13 @@ def estimate(
             "--lr-ratio auto finds no tensor to go by, all are sparse, without gradient or younger "
             f"than {LEAST_STEPS} steps: {offered}"
         )
-    rms = _rms(counting)
+    rms = update_rms(counting)
     if rms > MOST_UPDATE:
         raise RefusedError(
             f"--lr-ratio auto: AdamW's update has a root mean square of {rms:.3f}, above "
             f"{MOST_UPDATE}, so what the moments say will not last: {offered}"
         )
-    found = min(noise_ratio, max(_CLIP * noise_ratio, _mean(counting, "ratio")))
+    found = min(noise_ratio, max(_CLIP * noise_ratio, mean(counting, "ratio")))
     ratio = round(found * factor, 2)
     lion = _Lion(ratio, betas, factor, 1 / ratio if decay == "kept" else 1.0)
     groups = tuple(
@@ -208,25 +210,6 @@ def estimate(
     )
 
 
-# --- averages -----------------------------------------------------------------------------------
-
-
-def _mean(items: list[TensorEvidence], name: str) -> float:
-    """Mean of a field over elements."""
-    total = sum(item.elements for item in items)
-    return float(sum(getattr(item, name) * item.elements for item in items)) / total
-
-
-def _rms(items: list[TensorEvidence]) -> float:
-    total = sum(item.moving for item in items)
-    return sqrt(sum(item.update_rms**2 * item.moving for item in items) / total)
-
-
-def _persistence(items: list[TensorEvidence]) -> float:
-    total = sum(item.elements for item in items)
-    return sqrt(sum(item.persistence**2 * item.elements for item in items) / total)
-
-
 def _group(
     index: int,
     items: list[TensorEvidence],
@@ -236,7 +219,7 @@ def _group(
 ) -> GroupEvidence:
     group = optimizer.groups[index]
     counting = [item for item in items if item.counts]
-    rms = _rms(counting) if counting else None
+    rms = update_rms(counting) if counting else None
     lr = number(group.fields.get("lr")) or 0.0
     decay = number(group.fields.get("weight_decay")) or 0.0
     rate = lr * decay
@@ -245,12 +228,12 @@ def _group(
         index=index,
         elements=sum(item.elements for item in items),
         update_rms=rms,
-        persistence=_persistence(counting) if counting else None,
+        persistence=persistence(counting) if counting else None,
         step_ratio=1 / rms if rms else None,
-        ratio=_mean(counting, "ratio") if counting else None,
-        spread_ratio=_mean(counting, "spread_ratio") if counting else None,
-        stale=_mean(items, "stale") if items else None,
-        zero=_mean(items, "zero") if items else None,
+        ratio=mean(counting, "ratio") if counting else None,
+        spread_ratio=mean(counting, "spread_ratio") if counting else None,
+        stale=mean(items, "stale") if items else None,
+        zero=mean(items, "zero") if items else None,
         kurtosis=max((item.kurtosis for item in items if isfinite(item.kurtosis)), default=None),
         weight_growth=lion.growth(adam_betas(group.fields)[0], rate) if rate > 0 else None,
         settling_steps=1 / (2 * rate * lion.share) if rate > 0 else None,

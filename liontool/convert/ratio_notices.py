@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import isfinite
 
-from liontool.convert.evidence import TensorEvidence
 from liontool.convert.notices import some
 from liontool.convert.report import Notice
+from liontool.measure.evidence import TensorEvidence
 
 
 def ratio_notices(tensors: list[TensorEvidence]) -> Iterable[Notice]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from liontool.checkpoint.document import Computed, TensorRef, Value
-from liontool.checkpoint.model import Slot
+from liontool.checkpoint.document import Computed, TensorRef
+from liontool.measure.adam_moments import aligned, bias
+from liontool.measure.evidence import STALE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 CORRECTED_BELOW = 50
 """From this step on Adam's bias correction is within 1 % of nothing."""
-
-STALE = 1e-4
-"""Adam moves an element whose update is smaller than this by next to nothing."""
 
 _BLOCK = 1 << 20
 _HALVES = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
@@ -34,11 +32,6 @@ def kappa(adam_beta1: float, lion_beta2: float) -> float:
     lion = (1 - lion_beta2) / (1 + lion_beta2)
     adam = (1 - adam_beta1) / (1 + adam_beta1)
     return sqrt(lion / adam)
-
-
-def bias(beta: float, step: float | None) -> float:
-    """How much of a gradient an average that began at zero holds after `step` steps."""
-    return 1.0 if step is None or step < 1 else 1 - beta**step
 
 
 def horizon(adam_beta1: float, step: float | None, lion_beta1: float) -> float:
@@ -53,11 +46,6 @@ def scale_factor(adam_beta1: float, step: float | None, lion_beta2: float) -> fl
     """`kappa`, with Adam's bias correction while that still matters."""
     early = step is not None and step < CORRECTED_BELOW
     return kappa(adam_beta1, lion_beta2) / (bias(adam_beta1, step) if early else 1.0)
-
-
-def second_moment(slot: Slot) -> Value:
-    """What Adam divides by: its largest average of squares under amsgrad."""
-    return slot.state.get("max_exp_avg_sq", slot.state.get("exp_avg_sq"))
 
 
 def zeros(like: TensorRef, shape: tuple[int, ...] | None = None) -> TensorRef:
@@ -110,27 +98,3 @@ def _mapped(
             yield to_bytes(change(*arrays), real)
 
     return TensorRef(moment.dtype, moment.shape, Computed(blocks), moment.label)
-
-
-def aligned(*tensors: TensorRef) -> Iterator[tuple[Array, ...]]:
-    """Elements of several tensors of one shape side by side, in blocks of equal length.
-
-    Complex ones come as pairs of reals, which is how Adam treats them.
-    """
-    streams = [_reals(tensor) for tensor in tensors]
-    heads = [next(stream, None) for stream in streams]
-    while all(head is not None and len(head) for head in heads):
-        arrays = [head for head in heads if head is not None]
-        count = min(map(len, arrays))
-        yield tuple(array[:count] for array in arrays)
-        heads = [
-            array[count:] if len(array) > count else next(stream, None)
-            for array, stream in zip(arrays, streams, strict=True)
-        ]
-
-
-def _reals(tensor: TensorRef) -> Iterator[Array]:
-    from liontool.checkpoint.values import blocks
-
-    for block in blocks(tensor):
-        yield block.view(block.real.dtype)

@@ -12,10 +12,10 @@ import torch
 
 from liontool.checkpoint.document import Computed, TensorRef
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
-from liontool.convert import formulas
-from liontool.convert.evidence import evidence
 from liontool.convert.ratio import estimate
 from liontool.errors import RefusedError
+from liontool.measure import formulas
+from liontool.measure.evidence import evidence
 from support.torch_models import ref, tensor
 
 BETAS = (0.9, 0.99)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from liontool.checkpoint.frameworks import find
-from liontool.convert.weights import weights_by_slot
+from liontool.measure.weights import weights_by_slot
 from support.fake_source import FakeSource, adamw, tensor
 
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from typing import TYPE_CHECKING, Any
 
-from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Fields, Optimizer, Slot
-from liontool.convert import formulas
-from liontool.convert.notices import slot_step
-from liontool.convert.seeding import STALE, aligned, bias, second_moment
+from liontool.measure import formulas
+from liontool.measure.adam_moments import (
+    adam_betas,
+    aligned,
+    bias,
+    has_moments,
+    second_moment,
+    slot_step,
+)
 from liontool.states import MOMENT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+STALE = 1e-4
+"""Adam moves an element whose update is smaller than this by next to nothing."""
 
 LEAST_STEPS = 100
 _MOST_KURTOSIS = 6.0
@@ -102,29 +110,49 @@ def evidence(
         [
             _evidence(optimizer.slots[key], group.fields, betas, progress)
             for key in group.params
-            if key in optimizer.slots and _has_moments(optimizer.slots[key])
+            if key in optimizer.slots and has_moments(optimizer.slots[key])
         ]
         for group in optimizer.groups
     ]
 
 
-def _has_moments(slot: Slot) -> bool:
-    moments = (slot.state.get(MOMENT), second_moment(slot))
-    return all(isinstance(item, TensorRef) and item.numel > 0 for item in moments)
+@dataclass(frozen=True)
+class Adam:
+    """What turns one parameter's moments into updates.
+
+    Attributes:
+        beta1: Of the first moment.
+        beta2: Of the second.
+        eps: Added to the root.
+        step: Its step count, where known.
+    """
+
+    beta1: float
+    beta2: float
+    eps: float
+    step: float | None
+
+    @classmethod
+    def of(cls, slot: Slot, group: Fields) -> Adam:
+        """That of a slot in its group."""
+        return cls(*adam_betas(group), number(group.get("eps")) or 0.0, slot_step(slot))
 
 
-@dataclass
-class _Sums:
-    """Running sums over the elements of one tensor."""
+class UpdateSums:
+    """Running sums over AdamW's updates of one parameter.
 
-    elements: int = 0
-    moving: int = 0
-    stale: int = 0
-    square: float = 0.0
-    fourth: float = 0.0
-    phi: float = 0.0
+    Args:
+        adam: How they are made of the moments.
+    """
 
-    def add(self, first: Array, second: Array, biases: tuple[float, float], eps: float) -> None:
+    def __init__(self, adam: Adam) -> None:
+        self._adam = adam
+        self._roots = sqrt(bias(adam.beta2, adam.step))
+        self._bias = bias(adam.beta1, adam.step)
+        self.elements = self.moving = self.stale = 0
+        self.square = self.fourth = self.phi = 0.0
+
+    def add(self, first: Array, second: Array) -> None:
         """Take in a block of both moments.
 
         In the block's own precision, with sums in double from block to block.
@@ -136,16 +164,57 @@ class _Sums:
         if not moves.all():
             first, second = first[moves], second[moves]
         root = np.sqrt(second)
-        root /= sqrt(biases[1])
-        inverse = 1 / (root + eps)
+        root /= self._roots
+        inverse = 1 / (root + self._adam.eps)
         self.phi += float(np.dot(root, inverse))
         inverse *= first
-        inverse /= biases[0]
+        inverse /= self._bias
         squares = np.square(inverse, out=inverse)
         self.moving += len(squares)
         self.stale += len(moves) - int(np.count_nonzero(squares >= STALE**2))
         self.square += float(squares.sum())
         self.fourth += float(np.dot(squares, squares))
+
+    def add_still(self, count: int) -> None:
+        """Take in elements both of whose moments are zero."""
+        self.elements += count
+        self.stale += count
+
+    def join(self, other: UpdateSums) -> None:
+        """Take in what another one has taken in."""
+        for name in ("elements", "moving", "stale", "square", "fourth", "phi"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def concluded(
+        self, label: str, shape: Sequence[int], betas: tuple[float, float]
+    ) -> TensorEvidence:
+        """What they say.
+
+        Args:
+            label: The parameter.
+            shape: Its shape.
+            betas: Of the Lion that is to follow.
+        """
+        adam = self._adam.beta1, self._adam.step
+        count, moving = self.elements, self.moving
+        mean_square = self.square / moving if moving else 0.0
+        s = formulas.persistence(mean_square, *adam) if isfinite(mean_square) else nan
+        return TensorEvidence(
+            label=label,
+            elements=count,
+            moving=moving,
+            update_rms=sqrt(mean_square) if isfinite(mean_square) else nan,
+            persistence=s,
+            ratio=formulas.drift_ratio(s, betas) if isfinite(s) else nan,
+            spread_ratio=formulas.spread_ratio(s, betas),
+            kurtosis=self.fourth / moving / mean_square**2 if mean_square > 0 else 0.0,
+            stale=self.stale / count,
+            zero=1 - moving / count,
+            phi=self.phi / moving if moving else 1.0,
+            matrix=len(shape) > 1,
+            noise_rms=sqrt(formulas.update_variance(*adam)),
+            step=self._adam.step,
+        )
 
 
 def _evidence(
@@ -153,48 +222,34 @@ def _evidence(
 ) -> TensorEvidence:
     import numpy as np
 
-    beta1, beta2 = adam_betas(group)
-    step, eps = slot_step(slot), number(group.get("eps")) or 0.0
     first, second = slot.state[MOMENT], second_moment(slot)
-    biases = bias(beta1, step), bias(beta2, step)
-    sums = _Sums()
+    sums = UpdateSums(Adam.of(slot, group))
     with np.errstate(all="ignore"):  # what is not finite shows in the sums
         for means, squares in aligned(first, second):
-            sums.add(means, squares, biases, eps)
+            sums.add(means, squares)
             progress(means.nbytes + squares.nbytes)
-    return _concluded(slot.label, first, sums, (beta1, step), betas)
+    return sums.concluded(slot.label, first.shape, betas)
 
 
-def _concluded(
-    label: str,
-    first: TensorRef,
-    sums: _Sums,
-    adam: tuple[float, float | None],
-    betas: tuple[float, float],
-) -> TensorEvidence:
-    count, moving = sums.elements, sums.moving
-    mean_square = sums.square / moving if moving else 0.0
-    s = formulas.persistence(mean_square, *adam) if isfinite(mean_square) else nan
-    return TensorEvidence(
-        label=label,
-        elements=count,
-        moving=moving,
-        update_rms=sqrt(mean_square) if isfinite(mean_square) else nan,
-        persistence=s,
-        ratio=formulas.drift_ratio(s, betas) if isfinite(s) else nan,
-        spread_ratio=formulas.spread_ratio(s, betas),
-        kurtosis=sums.fourth / moving / mean_square**2 if mean_square > 0 else 0.0,
-        stale=sums.stale / count,
-        zero=1 - moving / count,
-        phi=sums.phi / moving if moving else 1.0,
-        matrix=len(first.shape) > 1,
-        noise_rms=sqrt(formulas.update_variance(*adam)),
-        step=adam[1],
-    )
+# --- averages -----------------------------------------------------------------------------------
 
 
-def adam_betas(group: Fields) -> tuple[float, float]:
-    """The betas that the moments were made with."""
-    betas = group.get("betas", ())
-    found = [number(beta) for beta in betas]
-    return (found[0] or 0.0, found[1] or 0.0) if len(found) == 2 else (0.9, 0.999)
+def mean(items: Iterable[TensorEvidence], name: str) -> float:
+    """Mean of a field over elements."""
+    every = list(items)
+    total = sum(item.elements for item in every)
+    return float(sum(getattr(item, name) * item.elements for item in every)) / total
+
+
+def update_rms(items: Iterable[TensorEvidence]) -> float:
+    """Root mean square of the updates of all moving elements."""
+    every = list(items)
+    total = sum(item.moving for item in every)
+    return sqrt(sum(item.update_rms**2 * item.moving for item in every) / total)
+
+
+def persistence(items: Iterable[TensorEvidence]) -> float:
+    """s over elements, in the root mean square."""
+    every = list(items)
+    total = sum(item.elements for item in every)
+    return sqrt(sum(item.persistence**2 * item.elements for item in every) / total)
