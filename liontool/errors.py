@@ -12,6 +12,7 @@
     │   ├── AmbiguousError             more than one answer; the message lists them
     │   ├── MissingOptimizerError      no optimizer where the framework keeps it
     │   └── UnknownOptimizerError      not AdamW; the message names the keys that differ
+    ├── EditError                      an edit does not fit the checkpoint that it is for
     ├── RefusedError                   would falsify a run; `--allow ID` overrides, if `id` is set
     ├── PublishError                   the result cannot be made to appear
     │   ├── OutputExistsError          never overwritten without `--force`
@@ -88,6 +89,10 @@ class UnknownOptimizerError(LayoutError):
     def __init__(self, message: str, id: str | None = None) -> None:
         super().__init__(message)
         self.id = id
+
+
+class EditError(LiontoolError):
+    """An edit cannot be made in this checkpoint; the message names the word."""
 
 
 class RefusedError(LiontoolError):

@@ -164,7 +164,15 @@ class Insert:
     value: Value
 
 
-Edit = Delete | Replace | Insert
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Give the entry at `place`, in a mapping, another key; it keeps its value and its turn."""
+
+    place: Place
+    key: Key
+
+
+Edit = Delete | Replace | Insert | Rename
 
 
 class Document(Protocol):

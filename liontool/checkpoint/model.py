@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from liontool.checkpoint.document import Delete, Edit, Insert, Place, Replace, TensorRef, Value
+from liontool.checkpoint.document import (
+    Delete,
+    Edit,
+    Insert,
+    Place,
+    Rename,
+    Replace,
+    TensorRef,
+    Value,
+)
 
 
 class Fields(Mapping[str, Value]):
@@ -168,16 +177,52 @@ class Checkpoint:
 def plan(before: Checkpoint, after: Checkpoint) -> list[Edit]:
     """The edits that turn the files of `before` into those of `after`.
 
-    Both must hold the same optimizers, groups, slots and schedulers; only fields may differ. Fields
-    that stand in `before` twice, because they do in the file, are changed once.
+    Both must hold the same optimizers, groups and schedulers. Fields may differ, groups may list
+    other parameters, and slots may be gone or have other keys; they are told by their Places.
+    Fields that stand in `before` twice, because they do in the file, are changed once.
     """
     edits: list[Edit] = []
     done: set[int] = set()
-    for old, new in _pairs(before, after):
-        if old is not new and id(old) not in done:
-            done.add(id(old))
-            edits.extend(_field_edits(old, new))
+    for old, new in zip(before.optimizers, after.optimizers, strict=True):
+        edits.extend(_param_edits(old, new))
+        edits.extend(_slot_edits(old, new))
+    for old_fields, new_fields in _pairs(before, after):
+        if old_fields is not new_fields and id(old_fields) not in done:
+            done.add(id(old_fields))
+            edits.extend(_field_edits(old_fields, new_fields))
     return edits
+
+
+def slot_pairs(before: Optimizer, after: Optimizer) -> Iterator[tuple[Slot, Slot | None]]:
+    """Each slot of `before` with what it has become; None if it is gone."""
+    by_place = {slot.state.place: slot for slot in after.slots.values()}
+    for key, slot in before.slots.items():
+        place = slot.state.place
+        yield slot, after.slots.get(key) if place is None else by_place.get(place)
+
+
+def _param_edits(before: Optimizer, after: Optimizer) -> Iterator[Edit]:
+    for old, new in zip(before.groups, after.groups, strict=True):
+        if old.params != new.params:
+            yield Replace(old.fields.place_of("params"), list(new.params))
+
+
+def _slot_edits(before: Optimizer, after: Optimizer) -> Iterator[Edit]:
+    if before.slots is after.slots:
+        return
+    for old, new in slot_pairs(before, after):
+        if new is None:
+            yield Delete(_slot_place(before, old))
+        elif new.key != old.key:
+            yield Rename(_slot_place(before, old), new.key)
+
+
+def _slot_place(optimizer: Optimizer, slot: Slot) -> Place:
+    """Where this optimizer has the slot; its fields may be shared with another optimizer."""
+    group = optimizer.groups[0].fields.place
+    if group is None:
+        raise LookupError(f"the state of '{slot.label}' has no place in a file")
+    return Place(group.document, (*group.path[:-2], "state", slot.key))
 
 
 def _pairs(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[Fields, Fields]]:
@@ -185,8 +230,7 @@ def _pairs(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[Fields, Fiel
         for old_group, new_group in zip(old.groups, new.groups, strict=True):
             yield old_group.fields, new_group.fields
         if old.slots is not new.slots:
-            for key, slot in old.slots.items():
-                yield slot.state, new.slots[key].state
+            yield from ((s.state, t.state) for s, t in slot_pairs(old, new) if t is not None)
         yield from _scheduler_pairs(old.schedulers, new.schedulers)
     yield from _scheduler_pairs(before.loose_schedulers, after.loose_schedulers)
 

@@ -98,14 +98,14 @@ def _weight_names(document: Document) -> dict[int, str]:
     """The names of weights by their identity: tensors by name, side by side in one mapping."""
     found: dict[int, str] = {}
     holders = [v for _, v in torch_layout.nodes(document, is_leaf=torch_layout.is_optimizer)]
-    for holder in filter(_is_weights, holders):
+    for holder in filter(is_weights, holders):
         for name, tensor in holder.items():
             if isinstance(tensor, TensorRef):
                 found.setdefault(id(tensor), name)
     return found
 
 
-def _is_weights(value: Value) -> bool:
+def is_weights(value: Value) -> bool:
     """Whether a mapping is what `model.state_dict()` gives: more tensors by name than else."""
     if not isinstance(value, Mapping) or torch_layout.is_optimizer(value) or not len(value):
         return False

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from liontool.checkpoint.document import Delete, Edit, Insert, Place, Replace, TensorRef, Value
+from liontool.checkpoint.document import (
+    Delete,
+    Edit,
+    Insert,
+    Place,
+    Rename,
+    Replace,
+    TensorRef,
+    Value,
+)
 from liontool.checkpoint.formats import pickle_opcodes as op
 from liontool.checkpoint.formats.pickle_content import (
     Holder,
@@ -68,6 +77,8 @@ class Editor:
             raise ValueError(f"there is nothing at '{place}'")
         elif isinstance(edit, Replace):
             self._replace(edit, slots[-1])
+        elif isinstance(edit, Rename):
+            self._rename(edit, slots)
         else:
             self._delete(edit, slots)
 
@@ -127,6 +138,15 @@ class Editor:
         if self._is_new((slot.holder, slot.position), edit.place, edit.value):
             node = self._encoder.node(edit.value)
             self._edits.replaced.setdefault(slot.holder, {})[slot.position] = node
+
+    def _rename(self, edit: Rename, slots: list[Slot]) -> None:
+        for slot in slots:
+            if slot.key is None:
+                raise ValueError(f"'{edit.place}' has no key that could be renamed")
+            key = slot.position - 1
+            if self._is_new((slot.holder, key), edit.place, edit.key):
+                node = self._encoder.node(edit.key)
+                self._edits.replaced.setdefault(slot.holder, {})[key] = node
 
     def _delete(self, edit: Delete, slots: list[Slot]) -> None:
         for slot in slots:

@@ -27,9 +27,10 @@ RESERVE = 4096
 """Spaces at the end of our headers, room for later changes of the metadata."""
 
 _MAX_ELEMENTS = 1 << 63
-_METADATA = "__metadata__"
+METADATA = "__metadata__"
+"""Where the header keeps strings; in Places the first key of theirs."""
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
-_DTYPES: Mapping[str, str] = {
+DTYPES: Mapping[str, str] = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
@@ -37,7 +38,8 @@ _DTYPES: Mapping[str, str] = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "BOOL": "bool",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
-_WORDS: Mapping[str, str] = {dtype: word for word, dtype in _DTYPES.items()}
+"""dtypes by their names in the header."""
+_WORDS: Mapping[str, str] = {dtype: word for word, dtype in DTYPES.items()}
 
 
 class SafetensorsDocument:
@@ -107,7 +109,7 @@ def _read_file(path: Path) -> _Contents:
                 f"{path}: is cut off: has {size:,} bytes, and its header alone claims {length:,}"
             )
         entries = _parsed(_bytes(fd, Span(path, 8, length)), f"{path}: the header")
-    metadata = _metadata(entries.pop(_METADATA, {}), path)
+    metadata = _metadata(entries.pop(METADATA, {}), path)
     body = Span(path, 8 + length, size - 8 - length)
     return _tensors(entries, body), metadata, 8 + length
 
@@ -139,10 +141,10 @@ def _parsed(data: bytearray, where: str) -> dict[str, Any]:
 
 def _metadata(value: object, path: Path) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise FormatError(f"{path}: {_METADATA} must be an object of strings")
+        raise FormatError(f"{path}: {METADATA} must be an object of strings")
     for key, text in value.items():
         if not isinstance(text, str):
-            raise FormatError(f"{path}: {_METADATA} {key!r} must be a string")
+            raise FormatError(f"{path}: {METADATA} {key!r} must be a string")
         _check_text(key, path)
         _check_text(text, path)
     return value
@@ -185,9 +187,9 @@ def _tensor(name: str, entry: object, body: Span) -> tuple[int, int, TensorRef]:
     if not isinstance(entry, dict) or entry.keys() != _FIELDS:
         raise FormatError(f"{where} must have dtype, shape and data_offsets and nothing else")
     word = entry["dtype"]
-    dtype = _DTYPES.get(word) if isinstance(word, str) else None
+    dtype = DTYPES.get(word) if isinstance(word, str) else None
     if dtype is None:
-        raise FormatError(f"{where} has dtype {str(word)[:40]!r}, known are {', '.join(_DTYPES)}")
+        raise FormatError(f"{where} has dtype {str(word)[:40]!r}, known are {', '.join(DTYPES)}")
     shape = _shape(entry["shape"], where)
     begin, end = _offsets(entry["data_offsets"], where)
     if end > body.length:
@@ -316,7 +318,7 @@ def pieces(
         LayoutError: A name or dtype that the format does not have.
     """
     ordered = sorted(tensors.items(), key=_position)
-    entries: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    entries: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
     end = 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.nbytes
@@ -337,7 +339,7 @@ def _position(item: tuple[str, TensorRef]) -> tuple[int, str, int, str]:
 
 
 def _entry(name: str, tensor: TensorRef, begin: int, end: int) -> dict[str, Any]:
-    if name == _METADATA:
+    if name == METADATA:
         raise LayoutError(f"a tensor in a safetensors file cannot be named {name!r}")
     if tensor.dtype not in _WORDS:
         raise LayoutError(
