@@ -46,7 +46,7 @@ class TorchLegacyDocument:
     def __init__(self, path: Path, name: str = "") -> None:
         self.path = path
         self.name = name
-        pickles = _Pickles(path)
+        pickles = Pickles(path)
         self._little = _read_head(pickles)
         self._head = Span(path, 0, pickles.offset)
         root, self._protocol = pickles.next()
@@ -120,7 +120,7 @@ class TorchLegacyDocument:
         return self._views[what]
 
 
-class _Pickles:
+class Pickles:
     """The pickles at the start of a file, one after the other.
 
     Their length is known only when they are read, and gigabytes of storages may follow. So a window
@@ -156,7 +156,7 @@ class _Pickles:
         raise FormatError(f"{self.path}: a storage is used where there are none")
 
 
-def _read_head(pickles: _Pickles) -> bool:
+def _read_head(pickles: Pickles) -> bool:
     """Whether the machine that wrote the file was little-endian; the rest must be as known."""
     magic, version, system = (pickles.value(pickles.next()[0]) for _ in range(3))
     if magic != _MAGIC or version != _VERSION:
@@ -166,7 +166,7 @@ def _read_head(pickles: _Pickles) -> bool:
     return not isinstance(system, Mapping) or bool(system.get("little_endian", True))
 
 
-def _storages(keys: Value, sizes: Mapping[Value, int], pickles: _Pickles) -> dict[Value, Storage]:
+def _storages(keys: Value, sizes: Mapping[Value, int], pickles: Pickles) -> dict[Value, Storage]:
     """Storages by key in the order of the file, each after its count."""
     path, end = pickles.path, pickles.offset
     if not isinstance(keys, Sequence) or not all(isinstance(key, (str, int)) for key in keys):

@@ -191,7 +191,7 @@ def _wide(
     """The fields of a directory line, with the zip64 extra field in place of those that say so."""
     if MARK32 not in (stored, size, header):
         return stored, size, header, disk
-    wide = _extra_field(extra, 0x0001)
+    wide = extra_field(extra, 0x0001)
     needed = 8 * (stored == MARK32) + 8 * (size == MARK32) + 8 * (header == MARK32)
     if wide is None or len(wide) < needed:
         raise FormatError(f"{path}: zip record {_show(name)} lacks its zip64 sizes")
@@ -202,7 +202,7 @@ def _wide(
     return stored, size, header, 0 if disk == MARK16 else disk
 
 
-def _extra_field(extra: bytes, wanted: int) -> bytes | None:
+def extra_field(extra: bytes, wanted: int) -> bytes | None:
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)

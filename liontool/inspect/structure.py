@@ -1,0 +1,204 @@
+"""Everything that is wrong with the files of a checkpoint, by walkers that go on after a fault."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from liontool.checkpoint.formats.torch_legacy import is_legacy
+from liontool.checkpoint.publish import SUFFIX as TEMPORARY
+from liontool.checkpoint.source import Source
+from liontool.errors import FormatError, LiontoolError, UnsafePathError
+from liontool.inspect import structure_index, structure_safetensors
+from liontool.inspect.checksums import Check
+from liontool.inspect.findings import NOTE, Finding
+from liontool.inspect.listing import TENSOR_FILES
+from liontool.inspect.places import at, odd_name, without_path
+
+_HEAD = 512
+_TAIL = 22 + 0xFFFF
+_END = b"PK\x05\x06"
+_JSON_FILES = (".json",)
+
+
+@dataclass
+class Structure:
+    """What the walkers found.
+
+    Attributes:
+        findings: What is wrong, by file.
+        checks: Checksums of storages, which nobody has read yet.
+        files: How many files were walked.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    files: int = 0
+
+
+def structure(source: Source) -> Structure:
+    """Walk every file that can hold a part of a checkpoint.
+
+    Raises:
+        ReadError: The source is one file, and is of no kind that liontool knows.
+    """
+    found = Structure()
+    if not source.is_folder:
+        _walk_file(source, "", found)
+        return found
+    for name in source.listing():
+        _folder_name(source, name, found)
+        if name.endswith((*TENSOR_FILES, *_JSON_FILES)):
+            _walk_file(source, name, found)
+    return found
+
+
+def _folder_name(source: Source, name: str, found: Structure) -> None:
+    found.findings += odd_name(at(name), name)
+    if name.endswith(TEMPORARY):
+        text = "a write was interrupted; delete it when no liontool is running"
+        found.findings.append(Finding("leftover", at(name), text))
+
+
+def _walk_file(source: Source, name: str, found: Structure) -> None:
+    """One file: what its walker says, and what the strict reader says if the walker is content."""
+    path = source.path / name if name else source.path
+    before = len(found.findings)
+    found.files += 1
+    fault = _reading_fault(source, name)
+    try:
+        _walker(path, fault)(path, name, found)
+    except _StrangerError:
+        if fault is None:
+            return
+        if not source.is_folder:
+            raise fault from None
+        found.findings.append(Finding("stranger", at(name), without_path(fault, path)))
+    except OSError as error:
+        text = f"cannot be read: {error.strerror or error}"
+        found.findings.append(Finding("unreadable", at(name), text))
+    new = found.findings[before:]
+    known = any(finding.severity != NOTE or finding.id == "stranger" for finding in new)
+    if fault is not None and not known:
+        found.findings.append(_unreadable(fault, path, name))
+
+
+def _unreadable(error: LiontoolError, path: Path, name: str) -> Finding:
+    kind = "unsafe-name" if isinstance(error, UnsafePathError) else "unreadable"
+    return Finding(kind, at(name), without_path(error, path))
+
+
+def _reading_fault(source: Source, name: str) -> LiontoolError | None:
+    """What the strict reader does not like, if anything."""
+    try:
+        tree = source.document(name).tree
+        del tree
+    except LiontoolError as error:
+        return error
+    return None
+
+
+# --- which walker -------------------------------------------------------------------------------
+
+_Walker = Callable[[Path, str, Structure], None]
+
+
+class _StrangerError(Exception):
+    """The file is no part of any checkpoint."""
+
+
+def _walker(path: Path, fault: LiontoolError | None) -> _Walker:
+    """By what the file holds."""
+    if isinstance(fault, UnsafePathError):
+        return _walk_nothing
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        head = file.read(_HEAD)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read() if not head.startswith(b"PK") else b""
+    start = head.lstrip()
+    if not head.strip(b"\0"):
+        return _walk_empty
+    if head.startswith(b"PK") or (_END in tail and fault is not None):
+        return _walk_zip
+    if is_legacy(head):
+        return _walk_legacy
+    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
+        return _walk_pickle
+    if path.name.endswith(structure_index.SUFFIX):
+        return _walk_index
+    if start[:1] in (b"{", b"[") and head[8:9] not in (b"{", b" "):
+        return _walk_json
+    if _is_safetensors(path, head, size):
+        return _walk_safetensors
+    return _walk_json if start[:1] in (b"{", b"[") else _walk_stranger
+
+
+def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
+    """By the header's first letter, its length, or the name of the file."""
+    length = int.from_bytes(head[:8], "little")
+    begins = head[8:].lstrip()[:1] == b"{"
+    return (begins and length <= max(size, 1 << 32)) or path.suffix == ".safetensors"
+
+
+def _walk_nothing(path: Path, name: str, found: Structure) -> None:
+    """For files that the reader alone has something to say of."""
+
+
+def _walk_stranger(path: Path, name: str, found: Structure) -> None:
+    raise _StrangerError
+
+
+def _walk_empty(path: Path, name: str, found: Structure) -> None:
+    size = path.stat().st_size
+    text = "begins with zeros: it was reserved on the disk, but never written"
+    if not size:
+        text = "has no bytes; was the run stopped while it was saving?"
+    found.findings.append(Finding("empty-file", at(name), text))
+
+
+def _walk_zip(path: Path, name: str, found: Structure) -> None:
+    from liontool.inspect.structure_torch import zip_findings
+
+    walk, checks = zip_findings(path, name)
+    if not walk.is_torch:
+        raise _StrangerError
+    found.findings += walk.findings
+    found.checks += checks
+
+
+def _walk_legacy(path: Path, name: str, found: Structure) -> None:
+    from liontool.inspect.structure_torch import legacy_findings
+
+    found.findings += legacy_findings(path, name)
+
+
+def _walk_pickle(path: Path, name: str, found: Structure) -> None:
+    from liontool.inspect.structure_torch import pickle_findings
+
+    found.findings += pickle_findings(path, name)
+
+
+def _walk_safetensors(path: Path, name: str, found: Structure) -> None:
+    found.findings += structure_safetensors.walk(path, name)
+
+
+def _walk_index(path: Path, name: str, found: Structure) -> None:
+    """An index; its shards too, unless they are files of the folder that is walked anyway."""
+    faults, shards = structure_index.walk(path, name)
+    found.findings += faults
+    if not name:
+        for shard in shards:
+            found.files += 1
+            found.findings += structure_safetensors.walk(shard, shard.name)
+
+
+def _walk_json(path: Path, name: str, found: Structure) -> None:
+    from liontool.checkpoint.formats.json_file import JsonDocument
+
+    try:
+        JsonDocument(path, name)
+    except FormatError as error:
+        found.findings.append(Finding("bad-json", at(name), without_path(error, path)))
