@@ -1,0 +1,137 @@
+"""What remains of the learning rate's curve, from what a scheduler has saved: some of its points.
+
+Only a few points are evaluated, however long the curve is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TypeGuard
+
+from liontool.checkpoint.document import Value
+from liontool.checkpoint.learning_rates import GROUP_KEYS, number, walk
+from liontool.checkpoint.model import ParamGroup, Scheduler
+from liontool.inspect.schedules.course import CODE, WAITS, Course, NotTold, Setting
+from liontool.inspect.schedules.rules import course, epoch_of
+
+_POINTS = 60
+_FEWEST_POINTS = 12
+_MOST_POINTS = 480
+_MOST_CORNERS = 24
+_LONGEST = 10**9
+
+
+@dataclass(frozen=True)
+class GroupCurve:
+    """Points of the curve that some groups share.
+
+    Attributes:
+        groups: Indices of the groups.
+        steps: Steps of the scheduler from now on, the first is 0; later ones in order.
+        rates: The learning rate after each of them; None where the file does not tell.
+    """
+
+    groups: tuple[int, ...]
+    steps: tuple[int, ...]
+    rates: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What remains.
+
+    Attributes:
+        position: How often the scheduler was stepped, where known.
+        span: Over how many further steps it is drawn; 0 where nothing changes any more.
+        then: What comes after them: "stays", "goes on", "fails" (torch raises an error), "waits
+            for a metric", "is code"; "" where `reason` is set.
+        curves: One for all groups that have the same.
+        reason: Why there is none, else None.
+    """
+
+    position: int | None
+    span: int
+    then: str
+    curves: tuple[GroupCurve, ...]
+    reason: str | None = None
+
+
+def remaining(scheduler: Scheduler, groups: Sequence[ParamGroup]) -> Curve:
+    """The rest of the curve of each group that `scheduler` drives.
+
+    Args:
+        scheduler: As it was saved.
+        groups: The optimizer's groups, as they were saved with it.
+    """
+    position = None
+    try:
+        position = epoch_of(scheduler)
+        alike = _alike(scheduler, groups)
+        courses = [_course(scheduler, groups, same[0], position) for same in alike]
+        then, span = courses[0].then, min(_LONGEST, max(one.span for one in courses))
+        if then in (CODE, WAITS) and not span:
+            return Curve(position, 0, then, ())
+        number_of_points = max(_FEWEST_POINTS, min(_POINTS, _MOST_POINTS // len(alike)))
+        steps = _steps(span, number_of_points, courses[0].corners)
+        curves = (
+            _points(groups, same, one, position, steps)
+            for same, one in zip(alike, courses, strict=True)
+        )
+        return Curve(position, span, then, tuple(curves))
+    except (NotTold, ArithmeticError, ValueError) as error:
+        return Curve(position, 0, "", (), str(error))
+
+
+def _course(
+    scheduler: Scheduler, groups: Sequence[ParamGroup], index: int, position: int
+) -> Course:
+    return course(Setting(scheduler, groups[index].fields, index, position))
+
+
+def _alike(scheduler: Scheduler, groups: Sequence[ParamGroup]) -> list[tuple[int, ...]]:
+    """Indices of groups that have all their learning rates in common, there and here."""
+    if not groups:
+        raise NotTold("there are no groups")
+    fields = (one.fields.get(n) for one in walk([scheduler]) for n in ("base_lrs", "max_lrs"))
+    lists = [values for values in fields if _is_list(values)]
+    found: dict[tuple[float | None, ...], list[int]] = {}
+    for index, group in enumerate(groups):
+        own = [number(group.fields.get(name)) for name in GROUP_KEYS]
+        noted = [number(values[index]) for values in lists if index < len(values)]
+        found.setdefault((*own, *noted), []).append(index)
+    return [tuple(same) for same in found.values()]
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Value]]:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _steps(span: int, points: int, corners: Iterable[int]) -> tuple[int, ...]:
+    """Evenly spaced steps from 0 to the span, and the first corners of the curve."""
+    even = {span * i // points for i in range(points + 1)}
+    within = sorted({corner for corner in corners if 0 < corner < span})
+    return tuple(sorted(even.union(within[:_MOST_CORNERS])))
+
+
+def _points(
+    groups: Sequence[ParamGroup],
+    same: tuple[int, ...],
+    one: Course,
+    position: int,
+    steps: tuple[int, ...],
+) -> GroupCurve:
+    lr = number(groups[same[0]].fields.get("lr"))
+    if lr is None:
+        raise NotTold(f"group {same[0]} has no lr")
+    rates = (lr, *(_rate(one, lr, position, step) for step in steps[1:]))
+    return GroupCurve(same, steps, rates)
+
+
+def _rate(one: Course, lr: float, position: int, step: int) -> float | None:
+    try:
+        found = one.after(lr, position, step)
+    except (ArithmeticError, ValueError):
+        return None
+    return found if isfinite(found) else None

@@ -1,0 +1,370 @@
+"""The remaining learning rates, compared with torch's own schedulers step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as torch_schedulers
+
+from liontool.checkpoint.model import Fields, ParamGroup, Scheduler
+from liontool.inspect.lr_curve import Curve, remaining
+from liontool.inspect.opening import opened
+from liontool.inspect.schedules.course import NotTold, Setting
+from liontool.inspect.schedules.rules import course, epoch_of
+
+# Torch steps the parts of a sequence while it makes them.
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")
+
+Make = Callable[[torch.optim.Optimizer], Any]
+
+LAST = 60
+"""Beyond the end of each of the schedules below that has one."""
+
+
+def step(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.StepLR(optimizer, 7, gamma=0.3)
+
+
+def multi_step(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.MultiStepLR(optimizer, [20, 3, 9, 9], gamma=0.5)
+
+
+def constant(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.ConstantLR(optimizer, factor=0.3, total_iters=10)
+
+
+def linear(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.LinearLR(optimizer, 0.1, 0.7, total_iters=25)
+
+
+def polynomial(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.PolynomialLR(optimizer, total_iters=40, power=1.7)
+
+
+def exponential(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.ExponentialLR(optimizer, 0.93)
+
+
+def cosine(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.CosineAnnealingLR(optimizer, 11, eta_min=1e-5)
+
+
+def cosine_of_odd_length(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.CosineAnnealingLR(optimizer, 12.5)
+
+
+def warm_restarts(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.CosineAnnealingWarmRestarts(optimizer, 5, T_mult=2, eta_min=1e-6)
+
+
+def even_restarts(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.CosineAnnealingWarmRestarts(optimizer, 8)
+
+
+def one_cycle(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.OneCycleLR(optimizer, [0.02, 0.3], total_steps=LAST)
+
+
+def one_cycle_in_three_phases(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.OneCycleLR(
+        optimizer, 0.1, total_steps=LAST, three_phase=True, anneal_strategy="linear",
+        cycle_momentum=False,
+    )  # fmt: skip
+
+
+def cyclic(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.CyclicLR(optimizer, [1e-3, 2e-3], 0.1, 6, 9)
+
+
+def cyclic_that_halves(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.CyclicLR(optimizer, 1e-3, 0.1, 6, mode="triangular2")
+
+
+def cyclic_that_decays(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.CyclicLR(optimizer, 1e-3, 0.1, 6, mode="exp_range", gamma=0.98)
+
+
+def swa(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.swa_utils.SWALR(optimizer, [0.05, 0.5], anneal_epochs=20)
+
+
+def swa_at_once(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.swa_utils.SWALR(optimizer, 0.05, 0, anneal_strategy="linear")
+
+
+def sequential(optimizer: torch.optim.Optimizer) -> Any:
+    parts = [linear(optimizer), cosine(optimizer), step(optimizer), exponential(optimizer)]
+    return torch_schedulers.SequentialLR(optimizer, parts, [6, 25, 40])
+
+
+def sequential_of_waves(optimizer: torch.optim.Optimizer) -> Any:
+    parts = [constant(optimizer), warm_restarts(optimizer), cyclic(optimizer), swa(optimizer)]
+    return torch_schedulers.SequentialLR(optimizer, parts, [4, 15, 44])
+
+
+def sequential_of_the_others(optimizer: torch.optim.Optimizer) -> Any:
+    parts = [polynomial(optimizer), multi_step(optimizer), constant(optimizer), linear(optimizer)]
+    return torch_schedulers.SequentialLR(optimizer, parts, [3, 20, 35])
+
+
+def sequential_in_sequential(optimizer: torch.optim.Optimizer) -> Any:
+    parts = [sequential(optimizer), exponential(optimizer)]
+    return torch_schedulers.SequentialLR(optimizer, parts, [50])
+
+
+def chained(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.ChainedScheduler([constant(optimizer), exponential(optimizer)])
+
+
+def chained_with_cosine(optimizer: torch.optim.Optimizer) -> Any:
+    return torch_schedulers.ChainedScheduler([linear(optimizer), cosine(optimizer)])
+
+
+def chained_without_end(optimizer: torch.optim.Optimizer) -> Any:
+    long = torch_schedulers.CosineAnnealingLR(optimizer, LAST + 1, 1e-5)
+    return torch_schedulers.ChainedScheduler([exponential(optimizer), long])
+
+
+MAKERS: tuple[Make, ...] = (
+    step, multi_step, constant, linear, polynomial, exponential, cosine, cosine_of_odd_length,
+    warm_restarts, even_restarts, one_cycle, one_cycle_in_three_phases, cyclic,
+    cyclic_that_halves, cyclic_that_decays, swa, swa_at_once, sequential, sequential_of_waves,
+    sequential_of_the_others, sequential_in_sequential, chained, chained_with_cosine,
+    chained_without_end,
+)  # fmt: skip
+
+
+def two_groups() -> torch.optim.AdamW:
+    """An optimizer with two learning rates."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))]} for _ in range(2)]
+    groups[1]["lr"] = 0.03
+    return torch.optim.AdamW(groups, lr=0.01)
+
+
+def stepped(make: Make, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """An optimizer and its scheduler after some steps."""
+    optimizer = two_groups()
+    scheduler = make(optimizer)
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+    return optimizer, scheduler
+
+
+def saved(
+    optimizer: torch.optim.Optimizer, scheduler: Any, folder: Path
+) -> tuple[Scheduler, tuple[ParamGroup, ...]]:
+    """Both as liontool finds them in a file."""
+    path = folder / "a.pt"
+    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, path)
+    checkpoint = opened(path).checkpoint
+    assert checkpoint is not None
+    (found,) = checkpoint.optimizers
+    return found.schedulers[0], found.groups
+
+
+def resumed(make: Make, path: Path) -> tuple[torch.optim.Optimizer, Any]:
+    """What torch makes of the file."""
+    state = torch.load(path, weights_only=True)
+    optimizer = two_groups()
+    scheduler = make(optimizer)
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    return optimizer, scheduler
+
+
+@pytest.mark.parametrize("position", [0, 1, 5, 11, 24])
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_every_step_is_that_of_torch(make: Make, position: int, tmp_path: Path) -> None:
+    """A jump over n steps leads to the rate that torch comes to in n steps, in every group."""
+    scheduler, groups = saved(*stepped(make, position), tmp_path)
+    courses = [
+        course(Setting(scheduler, group.fields, i, epoch_of(scheduler)))
+        for i, group in enumerate(groups)
+    ]
+    optimizer, real = resumed(make, tmp_path / "a.pt")
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for n in range(1, LAST - position):
+        real.step()
+        expected = [group["lr"] for group in optimizer.param_groups]
+        jumps = [
+            one.after(lr, epoch_of(scheduler), n) for one, lr in zip(courses, rates, strict=True)
+        ]
+        assert jumps == pytest.approx(expected, rel=1e-9, abs=1e-15), f"after {n} steps"
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_points_of_the_curve(make: Make, tmp_path: Path) -> None:
+    """The curve begins at now, goes to its end in order, and all of its points are known."""
+    scheduler, groups = saved(*stepped(make, 3), tmp_path)
+    curve = remaining(scheduler, groups)
+    assert (curve.reason, curve.position) == (None, 3)
+    assert curve.span > 0 or make is swa_at_once
+    for one in curve.curves:
+        assert (one.steps[0], one.steps[-1]) == (0, curve.span)
+        assert list(one.steps) == sorted(set(one.steps))
+        assert all(rate is not None and rate >= 0 for rate in one.rates)
+    assert sorted(i for one in curve.curves for i in one.groups) == [0, 1]
+
+
+def curve_of(scheduler: Any, optimizer: torch.optim.Optimizer, folder: Path) -> Curve:
+    return remaining(*saved(optimizer, scheduler, folder))
+
+
+def test_a_peak_between_two_points_is_not_missed(tmp_path: Path) -> None:
+    """Corners of the curve are points of their own."""
+    optimizer = two_groups()
+    scheduler = torch_schedulers.OneCycleLR(optimizer, 0.5, total_steps=100_000, pct_start=0.1234)
+    curve = curve_of(scheduler, optimizer, tmp_path)
+    (one,) = curve.curves
+    assert max(rate for rate in one.rates if rate is not None) == pytest.approx(0.5)
+    assert len(one.steps) < 100
+
+
+def test_a_long_schedule_costs_as_little_as_a_short_one(tmp_path: Path) -> None:
+    """The number of points does not grow with the number of steps."""
+    optimizer = two_groups()
+    scheduler = torch_schedulers.StepLR(optimizer, 10**8)
+    (one, _) = curve_of(scheduler, optimizer, tmp_path).curves
+    assert one.steps[-1] == 4 * 10**8
+    assert len(one.steps) < 100
+
+
+def test_groups_with_the_same_rates_share_a_curve(tmp_path: Path) -> None:
+    """Groups that differ in weight decay alone have one curve."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(5)]
+    groups[3]["lr"] = 0.5
+    optimizer = torch.optim.AdamW(groups, lr=0.01)
+    curve = curve_of(cosine(optimizer), optimizer, tmp_path)
+    assert [one.groups for one in curve.curves] == [(0, 1, 2, 4), (3,)]
+
+
+def test_code_is_not_guessed(tmp_path: Path) -> None:
+    """A LambdaLR has no curve in the file, and that is what is said."""
+    optimizer = two_groups()
+    scheduler = torch_schedulers.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    curve = curve_of(scheduler, optimizer, tmp_path)
+    assert (curve.then, curve.span, curve.curves) == ("is code", 0, ())
+
+
+def test_code_inside_a_sequence_leaves_a_gap(tmp_path: Path) -> None:
+    """What follows the part that is code is known again."""
+    optimizer = two_groups()
+    warm_up = torch_schedulers.LambdaLR(optimizer, lambda step: step / 10)
+    parts = [warm_up, cosine(optimizer)]
+    scheduler = torch_schedulers.SequentialLR(optimizer, parts, [10])
+    (one, _) = curve_of(scheduler, optimizer, tmp_path).curves
+    known = dict(zip(one.steps, one.rates, strict=True))
+    assert known[0] == 0.0
+    assert known[9] is None
+    assert known[10] == 0.01
+
+
+def test_plateau_waits_for_a_metric(tmp_path: Path) -> None:
+    """ReduceLROnPlateau holds its rate until a metric tells otherwise."""
+    optimizer = two_groups()
+    scheduler = torch_schedulers.ReduceLROnPlateau(optimizer)
+    assert curve_of(scheduler, optimizer, tmp_path).then == "waits for a metric"
+
+
+def test_one_cycle_fails_beyond_its_end(tmp_path: Path) -> None:
+    """OneCycleLR raises an error one step after its last; the curve says so."""
+    optimizer, scheduler = stepped(one_cycle, 3)
+    curve = curve_of(scheduler, optimizer, tmp_path)
+    assert (curve.span, curve.then) == (LAST - 1 - 3, "fails")
+    found, groups = saved(optimizer, scheduler, tmp_path)
+    one = course(Setting(found, groups[0].fields, 0, 3))
+    assert math.isnan(one.after(0.1, 3, LAST - 2))
+
+
+def test_a_sequence_that_torch_cannot_start(tmp_path: Path) -> None:
+    """Torch fails at the milestone of a ChainedScheduler inside a SequentialLR; no curve then."""
+    optimizer = two_groups()
+    parts = [linear(optimizer), chained(optimizer)]
+    scheduler = torch_schedulers.SequentialLR(optimizer, parts, [5])
+    curve = curve_of(scheduler, optimizer, tmp_path)
+    assert "torch itself fails" in (curve.reason or "")
+    with pytest.raises(NotImplementedError):
+        for _ in range(5):
+            optimizer.step()
+            scheduler.step()
+
+
+def made(fields: dict[str, Any], group: dict[str, Any] | None = None) -> Curve:
+    """The curve of fields that no file needs to hold."""
+    own = ParamGroup(Fields({"lr": 0.1, **(group or {})}), (0,))
+    return remaining(Scheduler(Fields({"last_epoch": 3, "base_lrs": [0.1], **fields})), [own])
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"T_max": 0, "eta_min": 0.0}, "T_max is 0"),
+        ({"T_max": "x", "eta_min": 0.0}, "no number T_max"),
+        ({"T_max": math.nan, "eta_min": 0.0}, "no number T_max"),
+        ({"T_max": 9, "eta_min": 0.0, "base_lrs": []}, "no base_lrs for group 0"),
+        ({"T_max": 9, "eta_min": 0.0, "base_lrs": None}, "no base_lrs for group 0"),
+        ({"T_max": 9, "eta_min": 0.0, "last_epoch": -1}, "not begun"),
+        ({"T_0": 5, "T_i": 0, "T_cur": 3, "T_mult": 1, "eta_min": 0}, "T_i is 0"),
+        ({"T_0": 5, "T_i": 5, "T_cur": 3, "T_mult": 1.5, "eta_min": 0}, "T_mult is 1.5"),
+        ({"step_size": 0, "gamma": 0.1}, "step_size is 0"),
+        ({"step_size": -2, "gamma": 0.1}, "step_size is -2"),
+        ({"milestones": None, "gamma": 0.1}, "no milestones"),
+        ({"milestones": ["x"], "gamma": 0.1}, "milestones are no counts"),
+        ({"total_steps": 9, "_schedule_phases": []}, "no phases"),
+        ({"total_steps": 9, "_schedule_phases": [3]}, "phases are no phases"),
+        (
+            {"total_steps": 9, "_schedule_phases": [{"end_step": 8, "start_lr": "max_lr"}]},
+            "group 0 has no max_lr",
+        ),
+        ({"_milestones": [5]}, "1 milestones for 0 schedulers"),
+        ({"_milestones": 5}, "no _milestones"),
+        ({"anything": 1}, "class is not known"),
+    ],
+)
+def test_damaged_state_has_no_curve(fields: dict[str, Any], reason: str) -> None:
+    """What cannot be evaluated gives a reason, not an error."""
+    assert reason in (made(fields).reason or "")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"gamma": 1e300},
+        {"gamma": -0.5},
+        {"total_iters": 5, "power": -3.0},
+        {"total_iters": 5, "start_factor": 0.0, "end_factor": 0.0},
+        {"total_iters": 9, "factor": 0.0},
+        {"total_size": 0.0, "step_ratio": 0.0, "max_lrs": [1.0], "mode": "triangular"},
+        {"milestones": {5: 10**12}, "gamma": 10.0},
+        {"T_max": 1e-300, "eta_min": 0.0},
+        {"T_max": 10**18, "eta_min": 0.0},
+    ],
+)
+def test_numbers_without_sense_end_in_points_or_a_reason(fields: dict[str, Any]) -> None:
+    """Overflow, division by zero and the like are points that are not known."""
+    curve = made(fields)
+    assert curve.reason or all(
+        rate is None or math.isfinite(rate) for one in curve.curves for rate in one.rates
+    )
+
+
+def test_groups_without_rates() -> None:
+    """A group without lr has no curve."""
+    curve = remaining(Scheduler(Fields({"last_epoch": 1})), [])
+    assert curve.reason == "there are no groups"
+    own = ParamGroup(Fields({}), (0,))
+    state = {"gamma": 0.9, "base_lrs": [1.0], "last_epoch": 0}
+    assert remaining(Scheduler(Fields(state)), [own]).reason == "group 0 has no lr"
+
+
+def test_an_unknown_class_is_refused_by_name() -> None:
+    """A rule is asked for a class that is known, and not evaluated."""
+    megatron = {"max_lr": 1, "min_lr": 0, "lr_decay_style": "cosine", "num_steps": 5}
+    with pytest.raises(NotTold, match="Megatron's scheduler is not evaluated"):
+        course(Setting(Scheduler(Fields(megatron)), Fields({"lr": 0.1}), 0, 5))
