@@ -58,9 +58,20 @@ def metadata(
         "format": "pt",
         "liontool.schema": SCHEMA,
         "liontool.optimizer": class_name,
+        **json_texts(optimizer),
+        "liontool.provenance": json.dumps(provenance),
+    }
+
+
+def json_texts(optimizer: Optimizer) -> dict[str, str]:
+    """What the metadata say of groups and schedulers.
+
+    Raises:
+        LayoutError: A group holds something that JSON cannot keep.
+    """
+    return {
         "liontool.param_groups": json.dumps(_groups(optimizer)),
         "liontool.lr_scheduler": json.dumps([scheduler_state(s) for s in optimizer.schedulers]),
-        "liontool.provenance": json.dumps(provenance),
     }
 
 

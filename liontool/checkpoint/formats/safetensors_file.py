@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from liontool.checkpoint.copying import Literal, Piece, of_tensor
-from liontool.checkpoint.document import ITEM_SIZES, Span, Storage, Stored, TensorRef
+from liontool.checkpoint.document import ITEM_SIZES, Edit, Span, Storage, Stored, TensorRef
 from liontool.checkpoint.reading import opened, read_into
 from liontool.errors import FormatError, LayoutError, LimitError, UnsafePathError
 
@@ -63,6 +63,18 @@ class SafetensorsDocument:
         self.facts: Mapping[str, str]
         read = _read_shards if _is_index(path) else _read_file
         self.tree, self.facts, self.overhead = read(path)
+
+    def rewritten(
+        self,
+        edits: Sequence[Edit],
+        *,
+        scan: frozenset[TensorRef],
+        provenance: Mapping[str, Any] | None,
+    ) -> list[Piece]:
+        """The pieces of the same file with `edits` applied."""
+        from liontool.checkpoint.formats.safetensors_edit import rewritten
+
+        return rewritten(self, edits, scan=scan, provenance=provenance)
 
     def shards(self) -> list[Path]:
         """The files of the tensors, where `path` is an index."""
@@ -322,7 +334,7 @@ def pieces(
     end = 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.nbytes
-        entries[name] = _entry(name, tensor, begin, end)
+        entries[name] = entry(name, tensor, begin, end)
     body = [of_tensor(tensor, scan=tensor in scan) for _, tensor in ordered]
     return [Literal(_header(entries)), *body]
 
@@ -338,7 +350,12 @@ def _position(item: tuple[str, TensorRef]) -> tuple[int, str, int, str]:
     return -ITEM_SIZES[tensor.dtype], file, offset, name
 
 
-def _entry(name: str, tensor: TensorRef, begin: int, end: int) -> dict[str, Any]:
+def entry(name: str, tensor: TensorRef, begin: int, end: int) -> dict[str, Any]:
+    """What the header says of a tensor.
+
+    Raises:
+        LayoutError: The format has no such name or dtype.
+    """
     if name == METADATA:
         raise LayoutError(f"a tensor in a safetensors file cannot be named {name!r}")
     if tensor.dtype not in _WORDS:
@@ -349,14 +366,25 @@ def _entry(name: str, tensor: TensorRef, begin: int, end: int) -> dict[str, Any]
     return {"dtype": word, "shape": list(tensor.shape), "data_offsets": [begin, end]}
 
 
-def _header(entries: Mapping[str, Any]) -> bytes:
+def header_text(entries: Mapping[str, Any]) -> bytes:
+    """The JSON of a header, without a reserve.
+
+    Raises:
+        LayoutError: A name is no text.
+        LimitError: It is longer than the format allows.
+    """
     try:
         text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
         raise LayoutError(f"{error.object!r:.80} is not valid Unicode, as names must be") from None
-    text += b" " * (RESERVE + -(len(text) + RESERVE) % 8)
-    if len(text) > MAX_HEADER:
+    if len(text) + RESERVE + 8 > MAX_HEADER:
         raise LimitError(
             f"the header would have {len(text):,} bytes, at most {MAX_HEADER:,} are allowed"
         )
+    return text
+
+
+def _header(entries: Mapping[str, Any]) -> bytes:
+    text = header_text(entries)
+    text += b" " * (RESERVE + -(len(text) + RESERVE) % 8)
     return len(text).to_bytes(8, "little") + text

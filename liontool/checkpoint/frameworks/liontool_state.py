@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from liontool.checkpoint.document import Document, TensorRef
+from liontool.checkpoint import state_file
+from liontool.checkpoint.document import (
+    Delete,
+    Document,
+    Edit,
+    Insert,
+    Place,
+    Rename,
+    Replace,
+    TensorRef,
+)
+from liontool.checkpoint.formats.safetensors_file import METADATA
 from liontool.checkpoint.frameworks import resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework
 from liontool.checkpoint.model import Checkpoint, Fields, Optimizer, ParamGroup, Scheduler, Slot
@@ -127,9 +138,45 @@ def _key(label: str) -> int | str:
     return int(label) if is_position and str(int(label)) == label else label
 
 
+def plan(before: Checkpoint, after: Checkpoint) -> list[Edit]:
+    """The edits that turn the state file of `before` into that of `after`.
+
+    Raises:
+        LayoutError: JSON cannot keep a value.
+    """
+    old, new = before.optimizers[0], after.optimizers[0]
+    found = list(_tensor_edits(state_file.tensors(old), state_file.tensors(new)))
+    texts = state_file.json_texts(new)
+    for key, text in state_file.json_texts(old).items():
+        if texts[key] != text:
+            found.append(Replace(Place("", (METADATA, key)), texts[key]))
+    return found
+
+
+def _tensor_edits(
+    before: Mapping[str, TensorRef], after: Mapping[str, TensorRef]
+) -> Iterator[Edit]:
+    old = {id(tensor) for tensor in before.values()}
+    names = {id(tensor): name for name, tensor in after.items()}
+    for name, tensor in before.items():
+        place = Place("", (name,))
+        new_name = names.pop(id(tensor), None)
+        if new_name is not None:
+            if new_name != name:
+                yield Rename(place, new_name)
+        elif name in after and id(after[name]) not in old:
+            del names[id(after[name])]
+            yield Replace(place, after[name])
+        else:
+            yield Delete(place)
+    for name in names.values():
+        yield Insert(Place("", (name,)), after[name])
+
+
 FRAMEWORK = Framework(
     name="liontool-state",
     looks_for="a safetensors file with 'liontool.schema' in its metadata",
     find=find,
     resume_code=resume_text.state_file,
+    plan=plan,
 )
