@@ -19,6 +19,7 @@ from liontool.optim import (
     _fused,
     _gradients,
     _groups,
+    _kernel_triton,
     _kernels,
     _loading,
     _options,
@@ -29,6 +30,7 @@ from liontool.optim import (
     _update,
 )
 from liontool.optim._batch import Average, Batch, Group, Piece, real_gradient, reals
+from liontool.optim.kernels.triton_owner import Owner
 
 # Arguments of the constructors that are not options of a group.
 _NOT_OPTIONS = ("self", "params", "use_triton", "__class__")
@@ -226,37 +228,51 @@ class LionBase(Optimizer):
         return loss
 
     def _advance(self) -> None:
-        if not self._advance_fused():
+        is_compiling = torch.compiler.is_compiling()
+        if not (self._advance_traced() if is_compiling else self._advance_fused()):
             self._advance_plain()
+
+    def _advance_traced(self) -> bool:
+        """Put the step of a kernel into the graph that is traced, if there is one for all of it."""
+        groups = [group for group in self.param_groups if _has_gradients(group)]
+        if not groups or self._is_recording() or _kernels.for_groups(groups) is None:
+            return False
+        self._init_group()
+        batches = [batch for batch in self._batches() if batch.pieces]
+        grad_scale, found_inf = self._amp()
+        if not _kernel_triton.trace(self._owner, batches, grad_scale, found_inf):
+            return False
+        self._finish(groups, found_inf)
+        return True
 
     def _advance_fused(self) -> bool:
         """Let a kernel do the step, if there is one for all of it."""
-        if torch.compiler.is_compiling() or self._is_recording():
-            return False
-        if not self._stall_was_looked_for():
+        if self._is_recording() or not self._stall_was_looked_for():
             return False
         fused: _fused.Fused | None = self.__dict__.get("_fused")
         if fused is None or not fused.holds():
-            for group in self.param_groups:
-                self._init_group(group)
+            self._init_group()
             self._fused = fused = _fused.Fused(self, self._batches())
         grad_scale, found_inf = self._amp()
         if not fused.step(grad_scale, found_inf):
             return False
+        self._finish(fused.groups, found_inf)
+        return True
+
+    def _finish(self, groups: list[Group], found_inf: Tensor | None) -> None:
+        """What a step is beside the work of a kernel: averages, and counts of these groups."""
         gate = _gradients.Gate(False if found_inf is None else found_inf.reshape(()) != 0)
         batches = [Batch(group, [], self._averages_of(group)) for group in self.param_groups]
         _averages.average(batches, gate)
-        for group in fused.groups:
+        for group in groups:
             _add(group["step"], gate.skip)
-        return True
 
     def _amp(self) -> tuple[Tensor | None, Tensor | None]:
         """What GradScaler hands over: its scale, and whether it found what is not finite."""
         return getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
 
     def _advance_plain(self) -> None:
-        for group in self.param_groups:
-            self._init_group(group)
+        self._init_group()
         batches = self._batches()
         if not any(batch.pieces for batch in batches):
             return
@@ -326,15 +342,19 @@ class LionBase(Optimizer):
             ordinal += len(group["params"])
         return batches
 
-    def _init_group(self, group: Group) -> None:
-        # torch.compile calls the method of this name while it traces, instead of tracing it.
-        _scalars.place_counters(group)
-        _kernels.check(group)
-        for param in group["params"]:
-            if param.grad is not None:
-                _refuse_sparse(param.grad, self)
-            if param.grad is not None or (group["use_ema"] and param.requires_grad):
-                self._init_state(param, group)
+    def _init_group(self) -> None:
+        # torch.compile calls the method of this name while it traces, instead of tracing it, and
+        # reads the state after the first call: so this one is for all groups.
+        if "_owner" not in self.__dict__:
+            self._owner = Owner()
+        for group in self.param_groups:
+            _scalars.place_counters(group)
+            _kernels.check(group)
+            for param in group["params"]:
+                if param.grad is not None:
+                    _refuse_sparse(param.grad, self)
+                if param.grad is not None or (group["use_ema"] and param.requires_grad):
+                    self._init_state(param, group)
 
     def _init_state(self, param: Tensor, group: Group) -> None:
         state = self.state[param]
@@ -404,6 +424,10 @@ def _complete(group: Group, defaults: dict[str, Any]) -> None:
     group.setdefault("reference_lr", float(_scalars.detached(group["lr"])))
     _groups.complete(group)
     _kernels.check(group)
+
+
+def _has_gradients(group: Group) -> bool:
+    return any(param.grad is not None for param in group["params"])
 
 
 def _refuse_sparse(grad: Tensor, optimizer: Optimizer) -> None:

@@ -16,7 +16,6 @@ Group = dict[str, Any]
 # Options that are computed with torch's operations, on tensors that a kernel would not see.
 _PLAIN = (
     "differentiable",
-    "cautious_wd",
     "clipnorm",
     "clipvalue",
     "loss_scale_factor",
@@ -32,8 +31,10 @@ class Kernel:
         name: "cpu" or "triton".
         dtypes: Of the weights that it takes.
         lacks: Names of options that it does not have.
+        roundings: The values of `rounding` that it has.
         factors: The values of `cautious_factor` that it has; None is all.
         takes_scale: Whether it takes GradScaler's scale and flag.
+        is_traced: Whether torch.compile takes its step into a graph, as it is.
         missing: Why it is not there, or None if it is.
         reaches: Whether it reaches the memory of a kind of device.
     """
@@ -41,23 +42,25 @@ class Kernel:
     name: str
     dtypes: tuple[torch.dtype, ...]
     lacks: tuple[str, ...]
+    roundings: tuple[str, ...]
     factors: tuple[float, ...] | None
     takes_scale: bool
+    is_traced: bool
     missing: Callable[[], str | None]
     reaches: Callable[[str], bool]
 
     def option_against(self, group: Group) -> str | None:
         """An option of a group that the kernel does not have, as "name=value", or None."""
-        for name in (*_PLAIN, *self.lacks):
+        for name in self.lacks:
             if group[name]:
                 return f"{name}={group[name]}"
         if group["nonfinite"] != "propagate":
             return f"nonfinite={group['nonfinite']!r}"
-        if group["rounding"] == "stochastic" and self.name == "cpu":
-            return "rounding='stochastic'"
+        if group["rounding"] not in self.roundings:
+            return f"rounding={group['rounding']!r}"
         if self.factors is not None and group["cautious_factor"] not in self.factors:
             return f"cautious_factor={group['cautious_factor']}"
-        return None
+        return _over_devices([group])
 
     def tensor_against(self, param: Tensor) -> str | None:
         """Why the kernel cannot do a parameter, as far as device and dtype tell, or None."""
@@ -71,8 +74,10 @@ class Kernel:
 CPU = Kernel(
     "cpu",
     (torch.float32, torch.bfloat16),
-    ("global_clipnorm", "capturable"),
+    (*_PLAIN, "global_clipnorm", "capturable"),
+    ("nearest", "split"),
     None,
+    False,
     False,
     cpu_library.why_none,
     lambda device: device == "cpu",
@@ -80,8 +85,10 @@ CPU = Kernel(
 TRITON = Kernel(
     "triton",
     (torch.float32, torch.bfloat16, torch.float16),
-    (),
+    (*_PLAIN, "cautious_wd"),
+    ("nearest", "split", "stochastic"),
     (0.0, 1.0),
+    True,
     True,
     triton_layout.missing,
     lambda device: device == ("cpu" if triton_layout.interpreted() else "cuda"),
@@ -90,10 +97,16 @@ KERNELS = (CPU, TRITON)
 
 
 def for_groups(groups: Sequence[Group]) -> Kernel | None:
-    """The kernel for all of an optimizer's groups together, if there is one and it is wanted."""
+    """The kernel for all of an optimizer's groups together, if there is one and it is wanted.
+
+    While torch.compile traces, only one that it takes as it is.
+    """
     if not all(_wanted(group) for group in groups):
         return None
-    return next((kernel for kernel in KERNELS if _does(kernel, groups)), None)
+    for kernel in KERNELS:
+        if (kernel.is_traced or not torch.compiler.is_compiling()) and _does(kernel, groups):
+            return kernel
+    return None
 
 
 def check(group: Group) -> None:
@@ -141,5 +154,25 @@ def _does(kernel: Kernel, groups: Sequence[Group]) -> bool:
         and all(
             kernel.tensor_against(param) is None for group in groups for param in group["params"]
         )
+        and _over_devices(groups) is None
         and kernel.missing() is None
     )
+
+
+def _over_devices(groups: Sequence[Group]) -> str | None:
+    """An option that sums over several devices, or None. Kernels do each device by itself.
+
+    Of one group, what `fused=True` is refused with; a norm of groups each on one device, which is
+    known only when all are there, takes torch's operations in silence.
+    """
+    for group in groups:
+        agreement = group.get("agreement", "tensor")
+        if agreement.startswith("group") and len(_devices([group])) > 1:
+            return f"agreement={agreement!r} over several devices"
+        if group["global_clipnorm"] is not None and len(_devices(groups)) > 1:
+            return f"global_clipnorm={group['global_clipnorm']} over several devices"
+    return None
+
+
+def _devices(groups: Sequence[Group]) -> set[torch.device]:
+    return {param.device for group in groups for param in group["params"]}

@@ -98,6 +98,17 @@ def test_state_made_before_or_at_the_first_call(kind: Any, state_first: bool) ->
     assert same(snapshot(compiled), snapshot(eager))
 
 
+@STATE_FIRST
+def test_groups(kind: Any, state_first: bool) -> None:
+    """Several groups are one graph too."""
+    pair = [kind([{"params": [p]} for p in _params()], lr=0.01) for _ in range(2)]
+    if state_first:
+        pair[0].init_state()
+    _run(pair[0], _compiled(pair[0], CompileCounter()), 3)
+    _run(pair[1], pair[1].step, 3)
+    assert same(*map(snapshot, pair))
+
+
 def test_raise_breaks_the_graph_and_works(kind: Any) -> None:
     """Without `fullgraph` it looks at its value between graphs, and raises where it should."""
     compiled, eager = (_optimizer(kind, nonfinite="raise") for _ in range(2))

@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "maximize": {"maximize": True, "weight_decay": 0.3},
     "masked": {"cautious_factor": 0.0},
     "cautious": {"cautious_factor": 0.5},
+    "cautious decay": {"cautious_wd": True, "weight_decay": 0.3},
     "average": {"use_ema": True, "ema_overwrite_frequency": 7},
     "bfloat16 momentum": {"state_dtype": torch.bfloat16},
 }
@@ -106,7 +107,6 @@ def test_bfloat16_gives_the_bits_of_the_loop(kind: str, rounding: str, state_dty
 
 PLAIN: list[dict[str, Any]] = [
     {"differentiable": True},
-    {"cautious_wd": True},
     {"clipnorm": 1.0},
     {"clipvalue": 1.0},
     {"global_clipnorm": 1.0},

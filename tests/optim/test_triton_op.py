@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from liontool.optim.kernels import triton_op
+from liontool.optim.kernels.triton_owner import Owner, plans_of
 from support import kernels
 from support.kernels import DEVICE, by_the_loop, drawn, entry, hypers
 
@@ -27,7 +28,7 @@ def test_the_operator_is_one_to_torch(monkeypatch):
     """Schema, mutated arguments, fake tensors and functionalization are as torch wants them."""
     torch.manual_seed(0)
     cases = [drawn(20), drawn(7)]
-    owner = triton_op.Owner()
+    owner = Owner()
     lr = torch.tensor(1e-3, device=DEVICE)
     of_group = [hypers(lr=lr, step=torch.tensor(3, device=DEVICE), horizon=2.0)]
     arguments = arguments_of(owner, cases, monkeypatch, hypers=of_group)
@@ -42,7 +43,7 @@ def test_a_compiled_step(options):
     dtypes = (torch.bfloat16,) * 3 if options else (torch.float32,) * 3
     cases = [drawn(33, dtypes), drawn(600, dtypes)]
     residuals = [torch.zeros_like(c.param, dtype=torch.int16) if options else None for c in cases]
-    owner = triton_op.Owner()
+    owner = Owner()
 
     @torch.compile(backend="aot_eager", fullgraph=True)
     def step(params, exp_avgs, residuals, grads, lr):
@@ -71,11 +72,11 @@ def test_plans_go_with_their_owner():
     torch.manual_seed(0)
     case = drawn(20)
     expected = by_the_loop([case])
-    owner = triton_op.Owner()
+    owner = Owner()
     number = owner.number
     del owner
-    assert number not in triton_op._owners
-    gone = triton_op.Owner()
+    assert plans_of(number) is not plans_of(number)
+    gone = Owner()
     gone.number = number
     triton_op.step(gone, [entry(case)], [case.grad], [hypers()])
     kernels.assert_equal([case], expected)

@@ -5,37 +5,18 @@ Inductor would fuse the arithmetic of a step that it sees into multiply-adds, an
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from liontool.optim.kernels.triton_layout import Entry, Hypers
+from liontool.optim.kernels.triton_owner import Owner, plans_of
 
 _NUMBERS = 6  # of a group, as the operator takes them: lr, weight decay, betas, horizon, pow
 _FLAGS = 2  # maximize, cautious
 _KEPT = 4  # plans of an owner, beside those that a captured graph needs
-
-
-class Owner:
-    """Keeps the plans that the operator makes, for as long as it lives itself.
-
-    Attributes:
-        number: By which the operator finds it.
-    """
-
-    def __init__(self) -> None:
-        """Begin without plans."""
-        self.number = next(_numbers)
-        self.plans: dict[Any, Any] = {}
-        _owners[self.number] = self
-
-
-_numbers = itertools.count()
-_owners: WeakValueDictionary[int, Owner] = WeakValueDictionary()
 
 
 def step(
@@ -166,7 +147,7 @@ def _plan(owner: int, entries: list[Entry]) -> Any:
     from liontool.optim.kernels.triton_plan import Plan
 
     key = tuple(_known_by(entry) for entry in entries)
-    plans = _owners[owner].plans if owner in _owners else {}
+    plans = plans_of(owner)
     if key not in plans:
         idle = [old for old, plan in plans.items() if not plan.captured]
         if len(idle) >= _KEPT:
