@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from liontool.optim import _kernels, _sharding
 from liontool.optim._batch import Batch, Group, Piece, real_gradient, tell_autograd
+from liontool.optim.kernels import cpu_objects
 
 # No kernel is chosen by it.
 _MOVING = "lr"
@@ -73,9 +74,14 @@ class Fused:
         kernel = _kernels.for_groups(self.groups)
         self._takes_scale = kernel is not None and kernel.takes_scale
         self.plan = _plan(kernel, working) if pieces and kernel is not None else None
+        looked_at = [each for p in pieces for each in (p.weight, p.grad, p.exp_avg)]
+        on_cpu = self.plan is not None and kernel is _kernels.CPU
+        self._objects = cpu_objects.Objects(looked_at) if on_cpu else None
 
     def holds(self) -> bool:
         """Whether all of this is still so; `step` must follow."""
+        if self._objects is not None:
+            self._objects.fetch()
         self._grads = list(map(_GRAD, self._params))
         try:
             return (

@@ -88,6 +88,7 @@ typedef Counts Sweep(int what, int64_t kind, Stretch stretch, const Factors *f);
 #define INLINE static inline __attribute__((always_inline))
 #define WIDTH (2 * LANES) /* elements that are computed side by side */
 #define AHEAD 2048        /* bytes that are asked for before they are needed */
+#define START 512         /* bytes of a tensor that are asked for during the one before */
 
 INLINE int writes_weight(int what) {
     return what == UPDATE || what == UPDATE_CAUTIOUS || what == APPLY;
@@ -255,6 +256,15 @@ static void do_stretch(const Step *step, int64_t t, int64_t start, int64_t end, 
     step->sweep(tensor->way == CODED ? APPLY : update, tensor->kind, stretch, &f);
 }
 
+/* The beginning of a tensor, which follows no stream that the processor could look ahead in. */
+static void fetch_start(const Step *step, int64_t t) {
+    Stretch stretch = stretch_of(step, t, 0, step->tensors[t].numel);
+    const char *streams[] = {stretch.weight, stretch.grad, stretch.momentum};
+    for (int stream = 0; stream < 3; stream++)
+        for (int64_t line = 0; line < START; line += 64)
+            __builtin_prefetch(streams[stream] + line);
+}
+
 static void work(void *argument) {
     Step *step = argument;
     for (;;) {
@@ -264,8 +274,10 @@ static void work(void *argument) {
         if (item->first == item->last)
             do_stretch(step, item->first, item->start, item->end, item->phase);
         else
-            for (int64_t t = item->first; t <= item->last; t++)
+            for (int64_t t = item->first; t <= item->last; t++) {
+                if (t < item->last) fetch_start(step, t + 1);
                 do_stretch(step, t, 0, step->tensors[t].numel, item->phase);
+            }
     }
 }
 
@@ -286,6 +298,11 @@ void liontool_step(const Tensor *tensors, int64_t tensor_count, const char *cons
         parallel(work, &step, item_count < threads ? (unsigned)item_count : threads, 0);
     else
         work(&step);
+}
+
+/* Asks for lines of memory that Python is about to read; nothing happens where there is none. */
+void liontool_fetch(const char *const *lines, int64_t count) {
+    for (int64_t i = 0; i < count; i++) __builtin_prefetch(lines[i]);
 }
 
 #else /* ---- for each instruction set, with vectors of LANES floats */

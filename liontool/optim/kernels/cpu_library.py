@@ -165,4 +165,6 @@ def _declared(kernel: ctypes.CDLL) -> ctypes.CDLL:
         *(ctypes.c_int, ctypes.c_uint, pointer),  # instruction set, threads, GOMP_parallel
     ]
     kernel.liontool_step.restype = None
+    kernel.liontool_fetch.argtypes = [pointer, integer]
+    kernel.liontool_fetch.restype = None
     return kernel
