@@ -96,6 +96,7 @@ KINDS: Mapping[str, Kind] = {
     "last-lr-differs": Kind(WARNING, "A scheduler's _last_lr is not the groups' lr."),
     "schedule-over": Kind(WARNING, "A scheduler is at the end of what it can do."),
     "beta1-cycled": Kind(WARNING, "A scheduler goes on setting beta1, of a Lion too."),
+    "scheduler-missing": Kind(WARNING, "Groups were driven by a scheduler that is not there."),
     "scheduler-unpaired": Kind(WARNING, "Which optimizer a scheduler drives cannot be told."),
     "lr-outside": Kind(NOTE, "The learning rate is set by code or settings outside the file."),
     # Values.

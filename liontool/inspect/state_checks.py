@@ -1,0 +1,143 @@
+"""Whether an optimizer's state fits its parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+from liontool.checkpoint.document import TensorRef
+from liontool.checkpoint.encoding import is_float
+from liontool.checkpoint.learning_rates import number
+from liontool.checkpoint.model import Optimizer, ParamGroup, Slot
+from liontool.inspect.findings import Finding
+from liontool.inspect.listing import WEIGHT, listed
+from liontool.inspect.opening import Opened
+from liontool.states import MOMENT
+
+_NAMED = 3  # labels in one message
+
+# State that has the shape and, in most optimizers, the element type of its parameter.
+_SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "exp_inf")
+
+
+def weight_dtypes(opened: Opened) -> frozenset[str]:
+    """The element types of all weights that are floats."""
+    weights = (item.tensor.dtype for item in listed(opened) if item.role == WEIGHT)
+    return frozenset(filter(is_float, weights))
+
+
+def state_findings(optimizer: Optimizer, weights: Collection[str]) -> Iterator[Finding]:
+    """What is wrong with the state of one optimizer.
+
+    Args:
+        optimizer: As it was saved.
+        weights: The element types of the weights beside it.
+    """
+    where = optimizer.label
+    yield from _owners(optimizer, where)
+    kept = [slot for slot in optimizer.slots.values() if slot.state]
+    if not kept:
+        yield Finding("no-state", where, "no parameter has state: nothing was trained with it yet")
+        return
+    yield from _without_state(optimizer, where)
+    yield from _missing_fields(kept, where)
+    yield from _shapes(kept, where)
+    yield from _dtypes(kept, weights, where)
+    yield from _steps(optimizer, where)
+
+
+def _owners(optimizer: Optimizer, where: str) -> Iterator[Finding]:
+    times = Counter(key for group in optimizer.groups for key in group.params)
+    orphans = [slot.label for key, slot in optimizer.slots.items() if key not in times]
+    if orphans:
+        text = f"state of {some(orphans)} belongs to no group's params: every loader loses it"
+        yield Finding("state-without-parameter", where, text)
+    twice = [str(key) for key, count in times.items() if count > 1]
+    if twice:
+        text = f"{some(twice)} stand more than once in the groups' params: no optimizer takes that"
+        yield Finding("parameter-twice", where, text)
+
+
+def _without_state(optimizer: Optimizer, where: str) -> Iterator[Finding]:
+    missing = [name for group in optimizer.groups for name in _stateless(optimizer, group)]
+    if missing:
+        count = "1 parameter has" if len(missing) == 1 else f"{len(missing):,} parameters have"
+        text = f"{count} no state (frozen, or never given a gradient): {some(missing)}"
+        yield Finding("parameter-without-state", where, text)
+
+
+def _stateless(optimizer: Optimizer, group: ParamGroup) -> Iterator[str]:
+    names = group.names or group.params
+    for key, name in zip(group.params, names, strict=True):
+        slot = optimizer.slots.get(key)
+        if slot is None or not slot.state:
+            yield str(name)
+
+
+def _missing_fields(kept: Sequence[Slot], where: str) -> Iterator[Finding]:
+    """Fields that most parameters have and some lack."""
+    times = Counter(name for slot in kept for name in slot.state)
+    for field, count in times.items():
+        if len(kept) / 2 < count < len(kept):
+            missing = [slot.label for slot in kept if field not in slot.state]
+            text = f"{some(missing)} lack {field}, which the others have: a step fails there"
+            yield Finding("state-field-missing", where, text)
+
+
+def _shapes(kept: Sequence[Slot], where: str) -> Iterator[Finding]:
+    for slot in kept:
+        moments = {name: slot.state[name] for name in _SHAPED if name in slot.state}
+        tensors = {n: t for n, t in moments.items() if isinstance(t, TensorRef)}
+        expected = slot.shape or next((t.shape for t in tensors.values()), None)
+        whose = f"{next(iter(tensors), '')} has" if slot.shape is None else "the parameter has"
+        for name, tensor in tensors.items():
+            if tensor.shape != expected:
+                shapes = f"shape {list(tensor.shape)}, {whose} {list(expected or ())}"
+                yield Finding("moment-shape", _at(where, slot.label), f"{name} has {shapes}")
+
+
+def _dtypes(kept: Sequence[Slot], weights: Collection[str], where: str) -> Iterator[Finding]:
+    moments = Counter(
+        tensor.dtype
+        for slot in kept
+        for name, tensor in slot.tensors()
+        if name in _SHAPED and is_float(tensor.dtype)
+    )
+    if len(moments) > 1:
+        types = ", ".join(f"{count:,} of {dtype}" for dtype, count in moments.most_common())
+        text = f"moments are of several types: {types}; {_CAST}"
+        yield Finding("moment-dtypes-differ", where, text)
+    elif moments and weights and moments.keys().isdisjoint(weights):
+        types = f"{', '.join(moments)}, the weights {', '.join(sorted(weights))}"
+        yield Finding("moment-dtype", where, f"moments are {types}: {_CAST}")
+
+
+_CAST = "torch's load_state_dict turns them into the type of the weights"
+
+
+def _steps(optimizer: Optimizer, where: str) -> Iterator[Finding]:
+    """The first parameter of each group speaks for it: steps are read one by one."""
+    steps: dict[float, list[str]] = {}
+    for index, group in enumerate(optimizer.groups[:_MOST_GROUPS]):
+        own = (optimizer.slots[key] for key in group.params if key in optimizer.slots)
+        counts = (number(slot.state.get("step")) for slot in own if "step" in slot.state)
+        step = next(counts, None)
+        if step is not None:
+            steps.setdefault(step, []).append(str(index))
+    if len(steps) > 1:
+        texts = (f"{step:,.0f} in group {some(groups)}" for step, groups in steps.items())
+        text = f"groups have made different numbers of steps: {'; '.join(texts)}"
+        yield Finding("steps-differ", where, text)
+
+
+_MOST_GROUPS = 64
+
+
+def some(labels: Sequence[str]) -> str:
+    """The first few of many labels, and how many there are besides."""
+    more = f" and {len(labels) - _NAMED:,} more" if len(labels) > _NAMED else ""
+    return ", ".join(labels[:_NAMED]) + more
+
+
+def _at(where: str, label: str) -> str:
+    return f"{where}, {label}" if where else label
