@@ -20,7 +20,7 @@ from torch.testing._internal.common_optimizers import OptimizerInfo, optims
 from torch.testing._internal.common_utils import TestCase, gradcheck, parametrize, set_default_dtype
 
 from support.lions import ONCE, WHOLE, give_gradients, same
-from support.optimizer_info import PATHS, infos, on_each_device, paths
+from support.optimizer_info import PATHS, has_kernel, infos, on_each_device, paths
 
 INFOS = infos()
 
@@ -180,7 +180,7 @@ class TestSteps(TestCase):
     @optims(INFOS, dtypes=[torch.complex64])
     def test_complex(self, device: str, dtype: torch.dtype, optim_info: OptimizerInfo) -> None:
         """Complex parameters, beside a real one, move as pairs of reals do."""
-        for each in paths(device, optim_info):
+        for each in paths(device, optim_info, dtype=dtype):
             if not _takes(dtype, each.kwargs):
                 continue
             whole = [
@@ -200,7 +200,7 @@ class TestSteps(TestCase):
     @optims(INFOS, dtypes=[torch.complex64])
     def test_complex_2d(self, device: str, dtype: torch.dtype, optim_info: OptimizerInfo) -> None:
         """Real and imaginary parts as two parameters: the same, where a tensor is no unit."""
-        for each in paths(device, optim_info):
+        for each in paths(device, optim_info, dtype=dtype):
             options = each.kwargs
             if set(options) & {*WHOLE, "global_clipnorm"} or not _takes(dtype, options):
                 continue
@@ -226,6 +226,19 @@ class TestSteps(TestCase):
             if _takes(dtype, each.kwargs):
                 self._assert_alike(device, [dtype], optim_info, each.kwargs)
 
+    @optims(INFOS, dtypes=[torch.float32, torch.bfloat16, torch.float16])
+    def test_fused_matches_forloop(
+        self, device: str, dtype: torch.dtype, optim_info: OptimizerInfo
+    ) -> None:
+        """Bit for bit too, where there is a kernel: Lion's default is one on such a device."""
+        fits = partial(has_kernel, device, optim_info, dtype=dtype)
+        given = [each.kwargs for each in optim_info.optim_inputs_func(device=device)]
+        fitting = [each for each in given if _takes(dtype, each) and fits(each)]
+        is_there = torch.device(device).type in optim_info.supports_fused_on
+        assert bool(fitting) == (is_there and (dtype != torch.float16 or device != "cpu"))
+        for options in fitting:
+            self._assert_alike(device, [dtype], optim_info, options, path="fused")
+
     @optims(INFOS)
     def test_mixed_device_dtype(
         self, device: str, dtype: torch.dtype, optim_info: OptimizerInfo
@@ -234,7 +247,8 @@ class TestSteps(TestCase):
         dtypes = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
         for each in optim_info.optim_inputs_func(device=device):
             fitting = [dtype for dtype in dtypes if _takes(dtype, each.kwargs)]
-            self._assert_alike(device, fitting, optim_info, each.kwargs, device != "cpu")
+            on_cpu = device != "cpu"
+            self._assert_alike(device, fitting, optim_info, each.kwargs, also_on_cpu=on_cpu)
 
     @parametrize("default", [torch.float64, torch.float16])
     @optims(INFOS)
@@ -254,6 +268,8 @@ class TestSteps(TestCase):
         dtypes: list[torch.dtype],
         info: OptimizerInfo,
         options: dict[str, Any],
+        *,
+        path: str = "foreach",
         also_on_cpu: bool = False,
     ) -> torch.optim.Optimizer:
         twins = _twins(device, dtypes)
@@ -262,8 +278,8 @@ class TestSteps(TestCase):
                 params += others
         # bfloat16 weights stand still at the default lr, which brings a warning.
         optimizers = [
-            info.optim_cls(params, **{"lr": 0.01, **options, "foreach": foreach})
-            for params, foreach in zip(twins, (False, True), strict=True)
+            info.optim_cls(params, **{"lr": 0.01, **options, **chosen})
+            for params, chosen in zip(twins, ({"foreach": False}, {path: True}), strict=True)
         ]
         assert _step_alike(optimizers, twins), f"{dtypes}, {options}"
         return optimizers[1]

@@ -60,6 +60,8 @@ class TestOnGpu(TestCase):
     ) -> None:
         """It is not changed by that, and both go on with equal bits."""
         for each in paths("cpu", optim_info):
+            if each.kwargs.get("fused"):
+                continue  # the kernels of the two devices have not all options in common
             first = optim_info.optim_cls(model().parameters(), **deepcopy(each.kwargs))
             weights = train(first)
             moved = [Parameter(weight.to(device)) for weight in weights]
@@ -69,25 +71,6 @@ class TestOnGpu(TestCase):
             assert plain(saved) == plain(given), each.desc
             for seed in range(5, 8):
                 assert same(*(_stepped(each, seed) for each in (first, second))), each.desc
-
-    @optims(INFOS, dtypes=[torch.float32, torch.bfloat16])
-    def test_fused_matches_forloop(
-        self, device: str, dtype: torch.dtype, optim_info: OptimizerInfo
-    ) -> None:
-        """Bit for bit."""
-        if "cuda" not in optim_info.supports_fused_on:
-            self.skipTest("there is no fused kernel")
-        for each in optim_info.optim_inputs_func(device=device):
-            results = [
-                train(
-                    optim_info.optim_cls(
-                        model(dtype).to(device).parameters(),
-                        **{"lr": 0.01, **deepcopy(each.kwargs), "fused": fused, "foreach": False},
-                    )
-                )
-                for fused in (False, True)
-            ]
-            assert same(*results), each.desc
 
     @optims(INFOS)
     def test_default_is_not_the_loop(
@@ -103,6 +86,8 @@ class TestOnGpu(TestCase):
     def test_two_devices(self, device: str, dtype: torch.dtype, optim_info: OptimizerInfo) -> None:
         """Parameters on two GPUs in one group move as on one, whichever is the current one."""
         for each in paths(device, optim_info):
+            if each.kwargs.get("fused") and each.kwargs.keys() & {"agreement", "global_clipnorm"}:
+                continue  # no kernel sums over devices
             spread, here = model().to("cuda:0"), model().to("cuda:0")
             spread[1].to("cuda:1")
             results = [

@@ -21,6 +21,7 @@ from torch.testing._internal.common_optimizers import (
     get_error_inputs_for_all_optims,
 )
 
+from liontool.optim import backends
 from support.lions import KINDS, ONCE, WHOLE, configurations
 
 # The imports forbid everyone in this process to set backend flags. Other tests set some.
@@ -47,19 +48,47 @@ def infos(leave_out: tuple[str, ...] = ()) -> list[OptimizerInfo]:
 def infos_for_torchs_file() -> list[OptimizerInfo]:
     """Without the options that torch's test_optim.py cannot know.
 
-    It gives options to one of two groups, cuts a complex tensor in two, and takes any dtype.
+    It gives options to one of two groups, cuts a complex tensor in two, takes any dtype, and would
+    have a kernel for all options and all dtypes or for none.
     """
-    return infos((*ONCE, *WHOLE, "rounding", "state_dtype"))
+    described = infos((*ONCE, *WHOLE, "rounding", "state_dtype"))
+    for info in described:
+        info.supports_fused_on = ()
+    return described
 
 
-def paths(device: str, info: OptimizerInfo, differentiable: bool = False) -> list[OptimizerInput]:
-    """Each input of `info` on the loop, with foreach and, where asked, differentiable."""
+def paths(
+    device: str,
+    info: OptimizerInfo,
+    differentiable: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> list[OptimizerInput]:
+    """Each input of `info` on the loop, with foreach, fused and, where asked, differentiable.
+
+    Args:
+        device: Where the parameters are.
+        info: An optimizer.
+        differentiable: Whether that is a path too.
+        dtype: Of the parameters; some have no kernel.
+    """
     flags = ("foreach", "differentiable") if differentiable else ("foreach",)
-    chosen = [dict.fromkeys(flags, False), *({flag: True} for flag in flags)]
+    chosen = [dict.fromkeys(flags, False), *({flag: True} for flag in flags), {"fused": True}]
     return [
         OptimizerInput(None, {**deepcopy(each.kwargs), **path}, f"{each.desc} {path}")
         for each, path in itertools.product(info.optim_inputs_func(device=device), chosen)
+        if not path.get("fused") or has_kernel(device, info, each.kwargs, dtype)
     ]
+
+
+def has_kernel(
+    device: str, info: OptimizerInfo, options: dict[str, Any], dtype: torch.dtype
+) -> bool:
+    """Whether the path that nobody chose is a kernel; complex parameters have none."""
+    if dtype.is_complex:
+        return False
+    param = torch.nn.Parameter(torch.ones(1, device=device, dtype=dtype))
+    shown = repr(info.optim_cls([param], **deepcopy(options)))
+    return any(f"path: {name}\n" in shown for name in ("cpu", "triton"))
 
 
 def on_each_device(tests: type, scope: dict[str, Any], *devices: str) -> None:
@@ -82,11 +111,16 @@ def _info(kind: Any, leave_out: tuple[str, ...]) -> OptimizerInfo:
         optim_inputs_func=inputs,
         optim_error_inputs_func=_error_inputs,
         supported_impls=PATHS,
-        supports_fused_on=(),  # no kernel yet
+        supports_fused_on=_devices_with_kernels(),
         not_og_supported_flags=(*PATHS, "maximize", "capturable"),
         has_capturable_arg=True,
         skips=_skips(kind),
     )
+
+
+def _devices_with_kernels() -> tuple[str, ...]:
+    kernels = {"cpu": "cpu", "cuda": "triton"}
+    return tuple(device for device, name in kernels.items() if backends()[name] == "available")
 
 
 def _error_inputs(device: Any, dtype: torch.dtype) -> list[ErrorOptimizerInput]:
