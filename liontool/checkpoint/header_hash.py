@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from liontool.checkpoint.document import Document, Span, Stored, tensors
+from liontool.checkpoint.model import Checkpoint
+from liontool.checkpoint.source import Source
 from liontool.errors import ReadError
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 _BLOCK = 1 << 20
+
+
+def checkpoint_sha256(source: Source, checkpoint: Checkpoint) -> str:
+    """The same for a checkpoint: in a folder, of the files with its groups and schedulers.
+
+    Raises:
+        ReadError: A file cannot be read any more.
+    """
+    names = sorted(set(_document_names(checkpoint))) if source.is_folder else [""]
+    return header_sha256(source.document(name) for name in names)
+
+
+def _document_names(checkpoint: Checkpoint) -> Iterator[str]:
+    """The files that groups and schedulers live in."""
+    for optimizer in checkpoint.optimizers:
+        fields = [group.fields for group in optimizer.groups]
+        fields += [scheduler.fields for scheduler in optimizer.schedulers]
+        yield from (item.place.document for item in fields if item.place is not None)
 
 
 def header_sha256(documents: Iterable[Document]) -> str:

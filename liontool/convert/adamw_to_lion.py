@@ -28,6 +28,7 @@ from liontool.convert.notices import dropped, hints, shape_mismatches, warnings
 from liontool.convert.settings import Settings
 from liontool.errors import RefusedError, UnknownOptimizerError
 from liontool.measure.adam_moments import bias, second_moment, slot_step
+from liontool.measure.seed_scale import scale_factor
 from liontool.states import ADAM_GROUP_KEYS, MOMENT, Recognition, recognise
 
 _LOW_PRECISION = ("float16", "bfloat16")
@@ -207,5 +208,5 @@ def _momentum(moment: TensorRef, slot: Slot, group: Fields, settings: Settings) 
         biases = bias(beta1, step), bias(_adam_beta(group, 1), step)
         moment = seeding.without_stale(moment, (second, *biases, number(group.get("eps")) or 0.0))
     if settings.momentum == "scaled":
-        moment = seeding.scaled(moment, seeding.scale_factor(beta1, step, settings.betas[1]))
+        moment = seeding.scaled(moment, scale_factor(beta1, step, settings.betas[1]))
     return moment

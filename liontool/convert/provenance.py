@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from liontool.checkpoint.header_hash import header_sha256
+from liontool.checkpoint.header_hash import checkpoint_sha256
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.plain_values import json_value, plain
 from liontool.checkpoint.source import Source
@@ -30,13 +30,12 @@ def provenance(
         settings: How they are converted.
         ratios: What the learning rates of each optimizer are divided by.
     """
-    names = sorted(_document_names(before)) if source.is_folder else [""]
     return {
         "schema": SCHEMA,
         "liontool": __version__,
         "source": source.path.resolve().name,
         "source_bytes": source.size,
-        "source_header_sha256": header_sha256(source.document(name) for name in names),
+        "source_header_sha256": checkpoint_sha256(source, before),
         "framework": before.framework,
         "facts": json_value(plain(before.facts)),
         "step": before.step,
@@ -60,11 +59,3 @@ def _before(optimizer: Optimizer) -> dict[str, Any]:
         "groups": [json_value(plain(g.fields.without("param_names"))) for g in optimizer.groups],
         "schedulers": [scheduler_state(scheduler) for scheduler in optimizer.schedulers],
     }
-
-
-def _document_names(checkpoint: Checkpoint) -> Iterable[str]:
-    """The files that groups and schedulers live in."""
-    for optimizer in checkpoint.optimizers:
-        fields = [group.fields for group in optimizer.groups]
-        fields += [scheduler.fields for scheduler in optimizer.schedulers]
-        yield from {item.place.document for item in fields if item.place is not None}

@@ -8,7 +8,6 @@ noise that theirs would have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from liontool.checkpoint.document import Computed, TensorRef
@@ -20,18 +19,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-CORRECTED_BELOW = 50
-"""From this step on Adam's bias correction is within 1 % of nothing."""
-
 _BLOCK = 1 << 20
 _HALVES = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
-
-
-def kappa(adam_beta1: float, lion_beta2: float) -> float:
-    """What brings the noise of Adam's average down to that of Lion's steady one."""
-    lion = (1 - lion_beta2) / (1 + lion_beta2)
-    adam = (1 - adam_beta1) / (1 + adam_beta1)
-    return sqrt(lion / adam)
 
 
 def horizon(adam_beta1: float, step: float | None, lion_beta1: float) -> float:
@@ -40,12 +29,6 @@ def horizon(adam_beta1: float, step: float | None, lion_beta1: float) -> float:
     Never fewer than Lion's own mix takes: else its first step would not be AdamW's next one.
     """
     return max(bias(adam_beta1, step) / (1 - adam_beta1), 1 / (1 - lion_beta1))
-
-
-def scale_factor(adam_beta1: float, step: float | None, lion_beta2: float) -> float:
-    """`kappa`, with Adam's bias correction while that still matters."""
-    early = step is not None and step < CORRECTED_BELOW
-    return kappa(adam_beta1, lion_beta2) / (bias(adam_beta1, step) if early else 1.0)
 
 
 def zeros(like: TensorRef, shape: tuple[int, ...] | None = None) -> TensorRef:

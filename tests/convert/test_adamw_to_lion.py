@@ -9,9 +9,9 @@ import torch
 
 from liontool.checkpoint.model import Fields
 from liontool.convert.adamw_to_lion import adamw_to_lion
-from liontool.convert.seeding import kappa
 from liontool.convert.settings import Settings
 from liontool.errors import RefusedError, UnknownOptimizerError
+from liontool.measure.seed_scale import kappa
 from liontool.optim import Lion
 from support.torch_models import optimizer_of, optimizer_state, ref, tensor
 

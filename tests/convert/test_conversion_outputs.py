@@ -17,7 +17,6 @@ import liontool
 from liontool import convert_checkpoint, load_optimizer, read_checkpoint
 from liontool.checkpoint.header_hash import header_sha256
 from liontool.checkpoint.source import open_source
-from liontool.convert.seeding import kappa
 from liontool.errors import (
     AmbiguousError,
     LayoutError,
@@ -25,6 +24,7 @@ from liontool.errors import (
     PublishError,
     RefusedError,
 )
+from liontool.measure.seed_scale import kappa
 from liontool.optim import Lion
 from support.plain_runs import (
     LR,

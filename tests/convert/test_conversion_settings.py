@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from liontool import convert_checkpoint, load_optimizer
-from liontool.convert.seeding import kappa
 from liontool.errors import RefusedError
+from liontool.measure.seed_scale import kappa
 from liontool.optim import Lion, LionSF
 from liontool.states import LIONS
 from support.plain_runs import (

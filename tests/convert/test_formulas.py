@@ -8,8 +8,9 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from liontool.convert.seeding import horizon, kappa
+from liontool.convert.seeding import horizon
 from liontool.measure import formulas
+from liontool.measure.seed_scale import kappa
 
 BETAS = (0.9, 0.99)
 S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from liontool.convert import seeding
+from liontool.measure import seed_scale
 from support.torch_models import ref, tensor
 
 
@@ -26,10 +27,10 @@ def test_scaled_complex():
 
 def test_scale_factor():
     """Adam's bias correction counts below step 50 only."""
-    kappa = seeding.kappa(0.9, 0.99)
-    assert seeding.scale_factor(0.9, 10, 0.99) == pytest.approx(kappa / (1 - 0.9**10))
-    assert seeding.scale_factor(0.9, 50, 0.99) == kappa
-    assert seeding.scale_factor(0.9, None, 0.99) == kappa
+    kappa = seed_scale.kappa(0.9, 0.99)
+    assert seed_scale.scale_factor(0.9, 10, 0.99) == pytest.approx(kappa / (1 - 0.9**10))
+    assert seed_scale.scale_factor(0.9, 50, 0.99) == kappa
+    assert seed_scale.scale_factor(0.9, None, 0.99) == kappa
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (), (0, 5), (600, 1000)], ids=str)
