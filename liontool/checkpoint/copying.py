@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from liontool.checkpoint import values
+from liontool.checkpoint import reading, values
 from liontool.checkpoint.document import ITEM_SIZES, Span, Stored, TensorRef
 from liontool.checkpoint.reading import BLOCK, open_file, read_into, too_short
 from liontool.checkpoint.system import SYSTEM
@@ -198,19 +198,7 @@ class _Sources:
 
     def extents(self, span: Span) -> Iterator[tuple[int, int]]:
         """Start and stop of all data in `span`, holes left out."""
-        fd = self.open(span)
-        start, stop = span.offset, span.offset + span.length
-        while start < stop:
-            try:
-                start = SYSTEM.lseek(fd, start, os.SEEK_DATA)
-                hole = SYSTEM.lseek(fd, start, os.SEEK_HOLE)
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # ENXIO: nothing but a hole from here on
-                    yield start, stop  # a file system that knows no holes
-                return
-            if start < stop:
-                yield start, min(hole, stop)
-            start = hole
+        return reading.extents(self.open(span), span)
 
 
 class _Writer:

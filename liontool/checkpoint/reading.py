@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -49,6 +50,22 @@ def read_into(fd: int, span: Span, block: memoryview) -> None:
         if not count:
             raise too_short(span.file)
         done += count
+
+
+def extents(fd: int, span: Span) -> Iterator[tuple[int, int]]:
+    """Start and stop of all data in `span` of an open file, holes left out."""
+    start, stop = span.offset, span.offset + span.length
+    while start < stop:
+        try:
+            start = SYSTEM.lseek(fd, start, os.SEEK_DATA)
+            hole = SYSTEM.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # ENXIO: nothing but a hole from here on
+                yield start, stop  # a file system that knows no holes
+            return
+        if start < stop:
+            yield start, min(hole, stop)
+        start = hole
 
 
 def too_short(file: Path) -> SourceChangedError:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from typing import Any
 
+from liontool.checkpoint.collector import paused_collector
+from liontool.checkpoint.model import Optimizer
 from liontool.checkpoint.plain_values import json_value
-from liontool.measure.summary import ValueSummary
+from liontool.inspect.globs import matcher
+from liontool.inspect.listing import STATE, WEIGHT, Item, listed
+from liontool.inspect.measuring import Measured, measured
+from liontool.inspect.opening import Opened, opened
+from liontool.inspect.sharing import shared
+from liontool.measure.evidence import TensorEvidence, mean, persistence, update_rms
+from liontool.measure.summary import ValueSummary, merged
+from liontool.measure.weights import weights_by_slot
 
 SCHEMA = 1
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
@@ -48,11 +58,12 @@ class TensorStatistics:
 class UpdateStatistics:
     """What AdamW's moments say of the updates of a group, before the learning rate.
 
-    Means are over the tensors that say something: young and sparse ones are left out.
+    RMS and persistence are over the tensors that say something: sparse ones, most of whose rows are
+    still, and those that are not finite are left out. In the first 100 steps neither lasts.
 
     Attributes:
         tensors: How many parameters have both moments.
-        counting: How many of these say something; without any, what follows but shares is None.
+        telling: How many of these say something; without any, the next two are None.
         update_rms: Root mean square of the update.
         persistence: s: which share of the gradient is signal that lasts, not noise.
         stale: Share of elements that move by less than 1e-4 of the learning rate.
@@ -60,7 +71,7 @@ class UpdateStatistics:
     """
 
     tensors: int
-    counting: int
+    telling: int
     update_rms: float | None
     persistence: float | None
     stale: float | None
@@ -110,3 +121,114 @@ class Statistics:
         """The same in the types of JSON, with the version of the schema first."""
         found: dict[str, Any] = json_value({"schema": SCHEMA, **asdict(self)})
         return found
+
+
+@paused_collector()
+def statistics(
+    path: str | PathLike[str],
+    framework: str | None = None,
+    filters: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """Read the values of a checkpoint once, in blocks, with all cores. Holes are not read.
+
+    Args:
+        path: A file or a folder that a training framework wrote.
+        framework: Its name where it should not be found out; then it must fit.
+        filters: Globs of the tensors to read, by name or label; `!` before one excludes.
+        progress: Called with the bytes read so far and in all.
+
+    Raises:
+        ReadError: The files are damaged, unfinished or unsafe, or changed meanwhile.
+        AmbiguousError: Several checkpoints fit.
+        LayoutError: `framework` was given and does not fit.
+        ValueError: A filter is empty.
+    """
+    look = opened(path, framework)
+    fits, every = matcher(filters), listed(look)
+    chosen = [item for item in every if fits(item.name) or fits(item.label)]
+    sharing = shared(chosen)
+    found = measured(look.checkpoint, chosen, sharing, progress)
+    look.source.check_unchanged()
+    tensors = tuple(_tensors(look, chosen, sharing, found))
+    counted = [tensor for tensor in tensors if tensor.shares is None]
+    return Statistics(
+        path=str(path),
+        matched=len(chosen),
+        total=len(every),
+        bytes=found.bytes,
+        tensors=tensors,
+        kinds=_by_kind(counted),
+        groups=tuple(_groups(look, counted, found)),
+    )
+
+
+def _tensors(
+    look: Opened, chosen: Sequence[Item], sharing: Mapping[int, Item], found: Measured
+) -> Iterator[TensorStatistics]:
+    owners = _owners(look)
+    for item in chosen:
+        owner = sharing.get(id(item.tensor))
+        optimizer, group = owners.get(id(item.tensor), (item.optimizer, item.group))
+        yield TensorStatistics(
+            name=item.name,
+            label=item.label,
+            role=item.role,
+            kind=item.field or item.role if item.role == STATE else item.role,
+            parameter=item.name if item.role == WEIGHT else item.parameter,
+            optimizer=optimizer,
+            group=group,
+            dtype=item.tensor.dtype,
+            shape=item.tensor.shape,
+            shares=owner.name if owner else None,
+            values=found.values[id(item.tensor)],
+        )
+
+
+def _owners(look: Opened) -> dict[int, tuple[int | None, int | None]]:
+    """Optimizer and group of each weight that has them, by its identity."""
+    if look.checkpoint is None:
+        return {}
+    found: dict[int, tuple[int | None, int | None]] = {}
+    for index, optimizer in enumerate(look.checkpoint.optimizers):
+        weights = weights_by_slot(look.source, look.checkpoint, optimizer)
+        for number, group in enumerate(optimizer.groups):
+            for key in group.params:
+                if key in weights:
+                    found.setdefault(id(weights[key]), (index, number))
+    return found
+
+
+def _by_kind(tensors: Sequence[TensorStatistics]) -> dict[str, ValueSummary]:
+    parts: dict[str, list[ValueSummary]] = {}
+    for tensor in tensors:
+        parts.setdefault(tensor.kind, []).append(tensor.values)
+    return {kind: merged(values) for kind, values in parts.items()}
+
+
+def _groups(
+    look: Opened, tensors: Sequence[TensorStatistics], found: Measured
+) -> Iterator[GroupStatistics]:
+    optimizers: Sequence[Optimizer] = look.checkpoint.optimizers if look.checkpoint else ()
+    members: dict[tuple[int | None, int | None], list[TensorStatistics]] = {}
+    for tensor in tensors:
+        members.setdefault((tensor.optimizer, tensor.group), []).append(tensor)
+    for index, optimizer in enumerate(optimizers):
+        for number in range(len(optimizer.groups)):
+            if here := members.get((index, number)):
+                evidence = found.updates.get((index, number), [])
+                yield GroupStatistics(index, number, _by_kind(here), _updates(evidence))
+
+
+def _updates(evidence: Sequence[TensorEvidence]) -> UpdateStatistics | None:
+    if not evidence:
+        return None
+    telling = [item for item in evidence if item.is_telling]
+    return UpdateStatistics(
+        tensors=len(evidence),
+        telling=len(telling),
+        update_rms=update_rms(telling) if telling else None,
+        persistence=persistence(telling) if telling else None,
+        stale=mean(evidence, "stale"),
+        zero=mean(evidence, "zero"),
+    )

@@ -97,9 +97,14 @@ class TensorEvidence:
         return self.matrix and small and self.counts and not self.is_damped
 
     @property
+    def is_telling(self) -> bool:
+        """Whether the formula holds for it."""
+        return self.moving > 0 and isfinite(self.update_rms) and not self.is_sparse
+
+    @property
     def counts(self) -> bool:
-        """Whether it goes into the average."""
-        return self.moving > 0 and isfinite(self.update_rms) and not self.is_sparse | self.is_young
+        """Whether it goes into the average that a ratio is made of."""
+        return self.is_telling and not self.is_young
 
 
 def evidence(
@@ -166,14 +171,15 @@ class UpdateSums:
         root = np.sqrt(second)
         root /= self._roots
         inverse = 1 / (root + self._adam.eps)
-        self.phi += float(np.dot(root, inverse))
+        # Not np.dot: BLAS may start threads of its own, which stand in the way of ours.
+        self.phi += float(np.multiply(root, inverse, out=root).sum())
         inverse *= first
         inverse /= self._bias
         squares = np.square(inverse, out=inverse)
         self.moving += len(squares)
         self.stale += len(moves) - int(np.count_nonzero(squares >= STALE**2))
         self.square += float(squares.sum())
-        self.fourth += float(np.dot(squares, squares))
+        self.fourth += float(np.square(squares, out=squares).sum())
 
     def add_still(self, count: int) -> None:
         """Take in elements both of whose moments are zero."""
