@@ -74,6 +74,17 @@ def check_target(target: Path, *, force: bool, is_folder: bool) -> None:
         raise PublishError(f"{target}: cannot be written to: {error.strerror}") from error
 
 
+def remove(path: Path) -> None:
+    """Take a file away for good; one that is not there is no error.
+
+    Raises:
+        OSError: The system refused.
+    """
+    if os.path.lexists(path):
+        SYSTEM.unlink(path)
+        _flush_folder(path.parent)
+
+
 class NewFolder:
     """A folder that is being filled."""
 

@@ -99,6 +99,10 @@ class Source:
             self._documents[name] = self._opened(path, name)
         return self._documents[name]
 
+    def notices(self) -> tuple[str, ...]:
+        """What there is to say about the files read so far: that a header was torn."""
+        return tuple(text for one in self._documents.values() for text in formats.notices(one))
+
     def _opened(self, path: Path, name: str) -> Document:
         document = formats.open_document(path, name)
         if not self.is_folder:  # a folder has the marks of all its files

@@ -45,12 +45,13 @@ def _push(fd: int, offset: int, length: int) -> None:
 
 
 class System:
-    """Every call that `publish` and `copying` make; the attributes can be exchanged."""
+    """Every call that `publish`, `in_place` and `copying` make; the attributes can be exchanged."""
 
     def __init__(self) -> None:
         self.open = os.open
         self.close = os.close
         self.write = os.write
+        self.pwrite = os.pwrite
         self.preadv = os.preadv
         self.lseek = os.lseek
         self.copy_file_range: Callable[[int, int, int, int], int] = getattr(

@@ -14,7 +14,7 @@ from liontool.checkpoint.copying import Piece
 from liontool.checkpoint.document import Document, Edit, TensorRef, Value
 from liontool.errors import FormatError, LayoutError, ReadError
 
-__all__ = ["create_torch", "open_document", "rewrite", "shards"]
+__all__ = ["create_torch", "notices", "open_document", "rewrite", "shards"]
 
 _HEAD = 512
 
@@ -39,6 +39,13 @@ class Sharded(Protocol):
 
     def shards(self) -> Collection[Path]:
         """Those files."""
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A Document whose reader should be told something."""
+
+    notices: tuple[str, ...]
 
 
 # Offset, the bytes there, and what to tell whoever has such a file.
@@ -139,6 +146,11 @@ def _complaint(start: bytes, head: bytes) -> str:
 def shards(document: Document) -> Collection[Path]:
     """The files that a document is read from besides its own."""
     return document.shards() if isinstance(document, Sharded) else ()
+
+
+def notices(document: Document) -> tuple[str, ...]:
+    """What whoever reads a document should be told, a sentence each."""
+    return document.notices if isinstance(document, Noted) else ()
 
 
 def rewrite(

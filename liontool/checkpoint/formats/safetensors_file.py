@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from liontool.checkpoint import undo_record
 from liontool.checkpoint.copying import Literal, Piece, of_tensor
 from liontool.checkpoint.document import ITEM_SIZES, Edit, Span, Storage, Stored, TensorRef
 from liontool.checkpoint.reading import opened, read_into
@@ -52,6 +54,7 @@ class SafetensorsDocument:
     Attributes:
         tree: The tensors by name, in the order of the file.
         facts: The metadata of the header; of shards, what comes first.
+        notices: What a reader should be told: that a header was torn, and the old one is read.
     """
 
     container = "safetensors"
@@ -59,10 +62,11 @@ class SafetensorsDocument:
     def __init__(self, path: Path, name: str = "") -> None:
         self.path = path
         self.name = name
-        self.tree: Mapping[str, TensorRef]
-        self.facts: Mapping[str, str]
-        read = _read_shards if _is_index(path) else _read_file
-        self.tree, self.facts, self.overhead = read(path)
+        found = _read_shards(path) if _is_index(path) else _read_file(path)
+        self.tree: Mapping[str, TensorRef] = found.tensors
+        self.facts: Mapping[str, str] = found.metadata
+        self.overhead = found.overhead
+        self.notices = found.notices
 
     def rewritten(
         self,
@@ -85,7 +89,12 @@ class SafetensorsDocument:
 
 # --- reading ------------------------------------------------------------------------------------
 
-_Contents = tuple[dict[str, TensorRef], dict[str, str], int]
+
+class _Contents(NamedTuple):
+    tensors: dict[str, TensorRef]
+    metadata: dict[str, str]
+    overhead: int
+    notices: tuple[str, ...]
 
 
 def _is_index(path: Path) -> bool:
@@ -111,19 +120,35 @@ def _bytes(fd: int, span: Span) -> bytearray:
 def _read_file(path: Path) -> _Contents:
     with opened(path) as fd:
         size = os.fstat(fd).st_size
-        length = _length(fd, path, size)
-        if length > MAX_HEADER:
-            raise LimitError(
-                f"{path}: the header claims {length:,} bytes, at most {MAX_HEADER:,} are allowed"
-            )
-        if length > size - 8:
-            raise FormatError(
-                f"{path}: is cut off: has {size:,} bytes, and its header alone claims {length:,}"
-            )
-        entries = _parsed(_bytes(fd, Span(path, 8, length)), f"{path}: the header")
+        record = undo_record.torn(fd, path)
+        data = bytearray(record.old[8:]) if record is not None else _header_of(fd, path, size)
+    length = len(data)
+    entries = _parsed(data, f"{path}: the header")
     metadata = _metadata(entries.pop(METADATA, {}), path)
     body = Span(path, 8 + length, size - 8 - length)
-    return _tensors(entries, body), metadata, 8 + length
+    notices = () if record is None else (_torn(path),)
+    return _Contents(_tensors(entries, body), metadata, 8 + length, notices)
+
+
+def _header_of(fd: int, path: Path, size: int) -> bytearray:
+    length = _length(fd, path, size)
+    if length > MAX_HEADER:
+        raise LimitError(
+            f"{path}: the header claims {length:,} bytes, at most {MAX_HEADER:,} are allowed"
+        )
+    if length > size - 8:
+        raise FormatError(
+            f"{path}: is cut off: has {size:,} bytes, and its header alone claims {length:,}"
+        )
+    return _bytes(fd, Span(path, 8, length))
+
+
+def _torn(path: Path) -> str:
+    return (
+        f"{path}: an edit of its header broke off; read with the header before it, from "
+        f"{undo_record.place(path).name}; to write that back: liontool edit "
+        f"{shlex.quote(str(path))} --undo"
+    )
 
 
 def _parsed(data: bytearray, where: str) -> dict[str, Any]:
@@ -269,15 +294,17 @@ def _read_shards(path: Path) -> _Contents:
     tree: dict[str, TensorRef] = {}
     facts: dict[str, str] = {}
     overhead = size
+    notices: tuple[str, ...] = ()
     for shard in dict.fromkeys(weight_map.values()):
-        tensors, metadata, length = _read_file(_shard_path(path, shard))
-        _check_shard(tensors, shard, weight_map, path)
-        tree.update(tensors)
-        facts = {**metadata, **facts}
-        overhead += length
+        found = _read_file(_shard_path(path, shard))
+        _check_shard(found.tensors, shard, weight_map, path)
+        tree.update(found.tensors)
+        facts = {**found.metadata, **facts}
+        overhead += found.overhead
+        notices += found.notices
     if missing := next((name for name in weight_map if name not in tree), None):
         raise FormatError(f"{path}: {missing!r} is not in its shard {weight_map[missing]!r}")
-    return tree, facts, overhead
+    return _Contents(tree, facts, overhead, notices)
 
 
 def _weight_map(index: Mapping[str, Any], path: Path) -> Mapping[str, str]:
