@@ -15,6 +15,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
+
 /* The newer version of pow, which sets no errno, would ask for glibc 2.29. */
 #if defined(__GLIBC__) && defined(__x86_64__)
 __asm__(".symver pow, pow@GLIBC_2.2.5");
@@ -88,6 +92,7 @@ typedef Counts Sweep(int what, int64_t kind, Stretch stretch, const Factors *f);
 #define INLINE static inline __attribute__((always_inline))
 #define WIDTH (2 * LANES) /* elements that are computed side by side */
 #define AHEAD 2048        /* bytes that are asked for before they are needed */
+#define SIGNS ((int)0xa933a833) /* AVX-512's: of above 0, below 0, infinities, 1, 0, NaN twice */
 #define START 512         /* bytes of a tensor that are asked for during the one before */
 
 INLINE int writes_weight(int what) {
@@ -393,8 +398,13 @@ INLINE TARGET void store_upper(char *to, int64_t i, uints a, uints b, int words)
  * could make another thing of a NaN, but not of one whose lower half is 0: so are those that
  * arithmetic makes, and those that it passes on from bfloat16. */
 INLINE TARGET uints nearest(floats x, int from_bf16) {
-    uints bits = (uints)x;
-    uints even = bits + (((bits >> 16) & 1u) + 0x7fffu);
+    uints bits = (uints)x, even = bits + 0x7fffu;
+#if LANES == 16
+    __mmask16 is_odd = _mm512_test_epi32_mask((__m512i)bits, _mm512_set1_epi32(0x10000));
+    even = (uints)_mm512_mask_add_epi32((__m512i)even, is_odd, (__m512i)even, _mm512_set1_epi32(1));
+#else
+    even += (bits >> 16) & 1u;
+#endif
     if (from_bf16) return even;
     uints is_nan = (uints)(x != x);
     return (even & ~is_nan) | ((bits | 0x400000u) & is_nan);
@@ -449,8 +459,12 @@ INLINE TARGET void store_split(char *to, char *lacking, int64_t i, Pair x, int w
 /* Sign of the mix, NaN where that is not finite. */
 INLINE TARGET floats sign_of(floats g, floats m, const Factors *f) {
     floats mix = f->beta1 * m + f->gradient1 * g;
+#if LANES == 16
+    return (floats)_mm512_fixupimm_ps((__m512)mix, (__m512)mix, _mm512_set1_epi32(SIGNS), 0);
+#else
     uints sign = ((uints)mix & 0x80000000u) | 0x3f800000u;
     return (floats)(sign & (uints)(mix != 0.0f)) + 0.0f * mix;
+#endif
 }
 
 /* Where the update points along the direction. */
