@@ -36,9 +36,25 @@ class NewFile:
     fd: int
 
 
+@dataclass(frozen=True)
+class InPlace:
+    """What is to become of a file or folder that the new one, with its mode, takes the place of.
+
+    Attributes:
+        keep: The name under which the old one stays; None to remove it.
+    """
+
+    keep: Path | None
+
+
 @contextmanager
 def new_file(
-    target: Path, *, size: int, force: bool, before_publish: Hook | None = None
+    target: Path,
+    *,
+    size: int,
+    force: bool,
+    before_publish: Hook | None = None,
+    in_place: InPlace | None = None,
 ) -> Iterator[NewFile]:
     """A new file to be written in the body; it appears as `target` when the body is done.
 
@@ -47,13 +63,14 @@ def new_file(
         size: Bytes that it will take on disk.
         force: Whether to replace a file that is there.
         before_publish: Called after the last byte; an exception calls everything off.
+        in_place: Given if the target is replaced because that is what was asked for.
 
     Raises:
         OutputExistsError: `target` is there and `force` is false.
         NoSpaceError: Too little room.
         PublishError: Anything else went wrong; nothing was left behind.
     """
-    stage = _Stage(target, force)
+    stage = _Stage(target, force, in_place=in_place)
     with stage.guarded(size):
         with _created(stage.temporary) as fd:
             yield NewFile(fd)
@@ -61,7 +78,9 @@ def new_file(
         stage.publish(before_publish)
 
 
-def check_target(target: Path, *, force: bool, is_folder: bool) -> None:
+def check_target(
+    target: Path, *, force: bool, is_folder: bool, in_place: InPlace | None = None
+) -> None:
     """Find out before any long work what `new_file` or `new_folder` would say to the target.
 
     Raises:
@@ -69,7 +88,7 @@ def check_target(target: Path, *, force: bool, is_folder: bool) -> None:
         PublishError: It is of the other kind, or there is no folder for it.
     """
     try:
-        _Stage(target, force, is_folder=is_folder).check_target()
+        _Stage(target, force, is_folder=is_folder, in_place=in_place).check_target()
     except OSError as error:
         raise PublishError(f"{target}: cannot be written to: {error.strerror}") from error
 
@@ -129,13 +148,18 @@ class NewFolder:
 
 @contextmanager
 def new_folder(
-    target: Path, *, size: int, force: bool, before_publish: Hook | None = None
+    target: Path,
+    *,
+    size: int,
+    force: bool,
+    before_publish: Hook | None = None,
+    in_place: InPlace | None = None,
 ) -> Iterator[NewFolder]:
     """A new folder to be filled in the body; it appears as `target` when the body is done.
 
     Arguments and errors are those of `new_file`.
     """
-    stage = _Stage(target, force, is_folder=True)
+    stage = _Stage(target, force, is_folder=True, in_place=in_place)
     with stage.guarded(size):
         SYSTEM.mkdir(stage.temporary, 0o777)
         folder = NewFolder(stage.temporary)
@@ -168,15 +192,26 @@ def _flush_folder(folder: Path) -> None:
 class _Stage:
     """A hidden name beside the target, and its way to the target and back."""
 
-    def __init__(self, target: Path, force: bool, *, is_folder: bool = False) -> None:
+    def __init__(
+        self,
+        target: Path,
+        force: bool,
+        *,
+        is_folder: bool = False,
+        in_place: InPlace | None = None,
+    ) -> None:
         self.shown = target
         self.target = Path(os.path.realpath(target))
-        self.force = force
+        self.force = force or in_place is not None
         self.is_folder = is_folder
+        self.in_place = in_place
+        self.keep = in_place.keep if in_place is not None else None
         hidden = f".{os.getpid()}-{os.urandom(4).hex()}"
         self.temporary = self.target.parent / f"{hidden}{SUFFIX}"
         self.aside = self.target.parent / f"{hidden}.old{SUFFIX}"
         self._identity: tuple[int, int] | None = None
+        self._old: tuple[int, int] | None = None
+        self._exchanged = False
         self._reserved = False
         self._durable = False
 
@@ -198,11 +233,15 @@ class _Stage:
     def publish(self, before_publish: Hook | None) -> None:
         """Let the finished temporary become the target."""
         self._identity = _identity(self.temporary)
+        self._old = _identity(self.target)
+        if self.in_place is not None:
+            SYSTEM.chmod(self.temporary, stat.S_IMODE(os.stat(self.target).st_mode))
         if before_publish is not None:
             before_publish()
         try:
             if self.force and os.path.lexists(self.target):
                 self._replace()
+                self._keep_old()
             else:
                 self._appear()
         except FileExistsError:
@@ -215,6 +254,8 @@ class _Stage:
 
     def check_target(self) -> None:
         """See that nothing is in the way of the target, or only what `force` replaces."""
+        if self.keep is not None and os.path.lexists(self.keep):
+            raise self._is_kept()
         if not self.target.parent.is_dir():
             raise PublishError(
                 f"{self.shown}: there is no folder {self.target.parent}; make it first"
@@ -232,6 +273,12 @@ class _Stage:
     def _exists(self) -> OutputExistsError:
         return OutputExistsError(
             f"{self.shown}: is there already; give another name with -o, or replace it with --force"
+        )
+
+    def _is_kept(self) -> OutputExistsError:
+        return OutputExistsError(
+            f"{self.keep}: is there already, and would be lost; move it away, or keep no backup: "
+            "--no-backup"
         )
 
     def _appear(self) -> None:
@@ -264,6 +311,7 @@ class _Stage:
         """Take the target's name; the old one keeps another until all is durable."""
         try:
             SYSTEM.exchange(self.temporary, self.target)
+            self._exchanged = True
             return
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
@@ -273,6 +321,25 @@ class _Stage:
         except OSError:  # see _appear; the target is missing for a moment
             SYSTEM.rename(self.target, self.aside)
         SYSTEM.rename(self.temporary, self.target)
+
+    def _keep_old(self) -> None:
+        """Give the old one the name that it is kept under; an error if that is taken meanwhile."""
+        if self.keep is None:
+            return
+        try:
+            SYSTEM.rename_new(self._hidden_old(), self.keep)
+            return
+        except FileExistsError:
+            raise self._is_kept() from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        if os.path.lexists(self.keep):
+            raise self._is_kept()
+        SYSTEM.rename(self._hidden_old(), self.keep)
+
+    def _hidden_old(self) -> Path:
+        return self.temporary if self._exchanged else self.aside
 
     # --- the way back ---------------------------------------------------------------------------
 
@@ -293,6 +360,8 @@ class _Stage:
 
     def _take_back(self) -> None:
         """Undo whatever has been done to the name of the target."""
+        if self.keep is not None and self._old is not None and _identity(self.keep) == self._old:
+            SYSTEM.rename(self.keep, self._hidden_old())
         if self._is_ours(self.target):
             if not os.path.lexists(self.temporary):
                 SYSTEM.rename(self.target, self.temporary)

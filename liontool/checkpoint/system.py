@@ -62,6 +62,7 @@ class System:
         self.push = _push
         self.fsync = os.fsync
         self.statvfs = os.statvfs
+        self.chmod = os.chmod
         self.mkdir = os.mkdir
         self.symlink = os.symlink
         self.link = os.link

@@ -110,6 +110,7 @@ def write(
     source: Source,
     force: bool,
     progress: Progress | None = None,
+    in_place: publish.InPlace | None = None,
 ) -> None:
     """Make `output` appear at `target`, whole or not at all.
 
@@ -122,10 +123,14 @@ def write(
     advance = counter(progress, output.total)
     hook = source.check_unchanged
     if set(output.files) == {""}:
-        with publish.new_file(target, size=output.needed, force=force, before_publish=hook) as file:
+        with publish.new_file(
+            target, size=output.needed, force=force, before_publish=hook, in_place=in_place
+        ) as file:
             copying.write(output.files[""], file.fd, advance)
         return
-    with publish.new_folder(target, size=output.needed, force=force, before_publish=hook) as folder:
+    with publish.new_folder(
+        target, size=output.needed, force=force, before_publish=hook, in_place=in_place
+    ) as folder:
         for name, pieces in output.files.items():
             with folder.file(name) as file:
                 copying.write(pieces, file.fd, advance)

@@ -393,3 +393,110 @@ def test_folders_that_need_no_flush(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(SYSTEM, "fsync", fsync)
     write_file(folder / "x", force=False)
     assert contents(folder / "x") == NEW
+
+
+# --- in place -----------------------------------------------------------------------------------
+
+
+def replace_file(target: Path, keep: Path | None) -> None:
+    place = publish.InPlace(keep)
+    with publish.new_file(target, size=3, force=False, in_place=place) as out:
+        SYSTEM.write(out.fd, b"new")
+
+
+def replace_folder(target: Path, keep: Path | None) -> None:
+    place = publish.InPlace(keep)
+    with publish.new_folder(target, size=3, force=False, in_place=place) as out:
+        for name, data in NEW_FOLDER.items():
+            if isinstance(data, str):
+                out.link(name, data)
+                continue
+            with out.file(name) as file:
+                SYSTEM.write(file.fd, data)
+
+
+REPLACERS = [(replace_file, OLD, NEW), (replace_folder, OLD_FOLDER, NEW_FOLDER)]
+Replacer = Callable[[Path, "Path | None"], None]
+
+
+@pytest.mark.parametrize("missing", ["renameat2", "link"])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(("write", "old", "new"), REPLACERS)
+def test_the_old_one_is_kept_if_asked_for(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Replacer,
+    old: Contents,
+    new: Contents,
+    kept: bool,
+    missing: str,
+) -> None:
+    """In place needs no force; the new one has the mode of the old one."""
+    make_old(folder / "x", old)
+    (folder / "x").chmod(0o750)
+    unsupported(monkeypatch, errno.EINVAL, *FALLBACKS[missing])
+    write(folder / "x", folder / "x.orig" if kept else None)
+    assert contents(folder / "x") == new
+    assert contents(folder / "x.orig") == (old if kept else None)
+    assert (folder / "x").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("missing", ["renameat2", "link"])
+@pytest.mark.parametrize(("write", "old", "new"), REPLACERS)
+def test_an_older_backup_is_never_overwritten(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Replacer,
+    old: Contents,
+    new: Contents,
+    missing: str,
+) -> None:
+    """Neither one that is there from the first, nor one that appears meanwhile."""
+    make_old(folder / "x", old)
+    unsupported(monkeypatch, errno.EINVAL, *FALLBACKS[missing])
+    make = publish.new_file if write is replace_file else publish.new_folder
+    backup = folder / "x.orig"
+    with (
+        pytest.raises(OutputExistsError, match=r"x\.orig: is there already, .*--no-backup"),
+        make(
+            folder / "x",
+            size=0,
+            force=False,
+            in_place=publish.InPlace(backup),
+            before_publish=lambda: backup.write_bytes(b"older") and None,
+        ),
+    ):
+        pass
+    with pytest.raises(OutputExistsError, match=r"x\.orig: is there already"):
+        write(folder / "x", backup)
+    assert contents(folder / "x") == old
+    assert backup.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("missing", ["renameat2", "link"])
+@pytest.mark.parametrize(("write", "old", "new"), REPLACERS)
+def test_each_call_may_fail_in_place(
+    tmp_path: Path, write: Replacer, old: Contents, new: Contents, missing: str, error: str
+) -> None:
+    """Whichever call fails, there is the old one alone, or the new one and the backup."""
+    struck, number = True, 0
+    while struck:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        make_old(folder / "x", old)
+        with pytest.MonkeyPatch.context() as patch:
+            unsupported(patch, errno.ENOSYS, *FALLBACKS[missing])
+            patch.setattr(SYSTEM, "fsync", lambda _: None)
+            faults = Faults(patch, ERRORS[error], number)
+            try:
+                write(folder / "x", folder / "x.orig")
+                expected = (new, old)
+            except (PublishError, KeyboardInterrupt):
+                expected = (old, None)
+            struck = faults.struck
+        found = (contents(folder / "x"), contents(folder / "x.orig"))
+        assert found == expected, faults.names
+        assert set(os.listdir(folder)) <= {"x", "x.orig"}, faults.names
+        number += 1
+    assert number > 5
