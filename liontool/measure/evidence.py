@@ -18,6 +18,7 @@ from liontool.measure.adam_moments import (
     second_moment,
     slot_step,
 )
+from liontool.measure.products import dot
 from liontool.states import MOMENT
 
 if TYPE_CHECKING:
@@ -152,8 +153,10 @@ class UpdateSums:
 
     def __init__(self, adam: Adam) -> None:
         self._adam = adam
-        self._roots = sqrt(bias(adam.beta2, adam.step))
-        self._bias = bias(adam.beta1, adam.step)
+        roots = sqrt(bias(adam.beta2, adam.step))
+        # u = m / b1 / (sqrt(v) / roots + eps): what does not differ by element waits until the end.
+        self._eps = adam.eps * roots
+        self._factor = roots / bias(adam.beta1, adam.step)
         self.elements = self.moving = self.stale = 0
         self.square = self.fourth = self.phi = 0.0
 
@@ -165,21 +168,21 @@ class UpdateSums:
         import numpy as np
 
         self.elements += len(first)
-        moves = second > 0
-        if not moves.all():
+        if not (len(second) and second.min() > 0):
+            moves = second > 0
+            self.stale += len(second) - int(np.count_nonzero(moves))
             first, second = first[moves], second[moves]
         root = np.sqrt(second)
-        root /= self._roots
-        inverse = 1 / (root + self._adam.eps)
-        # Not np.dot: BLAS may start threads of its own, which stand in the way of ours.
-        self.phi += float(np.multiply(root, inverse, out=root).sum())
+        inverse = root + self._eps
+        np.reciprocal(inverse, out=inverse)
+        self.phi += dot(root, inverse)
         inverse *= first
-        inverse /= self._bias
         squares = np.square(inverse, out=inverse)
+        least = (STALE / self._factor) ** 2
         self.moving += len(squares)
-        self.stale += len(moves) - int(np.count_nonzero(squares >= STALE**2))
-        self.square += float(squares.sum())
-        self.fourth += float(np.square(squares, out=squares).sum())
+        self.stale += len(squares) - int(np.count_nonzero(squares >= least))
+        self.square += float(squares.sum()) * self._factor**2
+        self.fourth += dot(squares, squares) * self._factor**4
 
     def add_still(self, count: int) -> None:
         """Take in elements both of whose moments are zero."""

@@ -69,10 +69,15 @@ def codes(numbers: Array, scratch: Array) -> Array:
         found = (bits >> np.uint64(shift)).view(np.int64)
         found &= special
         return np.bincount(found, minlength=special + 1)
-    even = len(bits) & ~1
     small = np.right_shift(bits, np.uint32(shift), out=scratch[: len(bits)], casting="unsafe")
-    found = folded(np.bincount(small[:even].view(np.uint16)))
-    found[small[even:]] += 1
+    found = np.zeros(special + 1, np.int64)
+    if len(small):
+        lowest = int(small.min())
+        small -= np.uint8(lowest)  # fewer pairs can occur: they stay in the cache
+        even = len(small) & ~1
+        counts = folded(np.bincount(small[:even].view(np.uint16)))[: special + 1 - lowest]
+        found[lowest:] = counts
+        found[small[even:] + lowest] += 1
     return found
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from liontool.checkpoint.document import ITEM_SIZES
 from liontool.checkpoint.encoding import decoded
 from liontool.measure.exponents import Exponents, codes, folded
+from liontool.measure.products import dot
 from liontool.measure.summary import ValueSummary
 
 if TYPE_CHECKING:
@@ -210,9 +211,8 @@ class NumberSums:
         scale = _scale(found) if numbers.itemsize == 8 else 0
         if scale:
             np.ldexp(wide, scale, out=wide)
-        # Not np.dot: BLAS may start threads of its own, which stand in the way of ours.
         self._sum.add(float(np.einsum("i->", wide)), -scale)
-        self._square.add(float(np.einsum("i,i->", wide, wide)), -2 * scale)
+        self._square.add(dot(wide, wide), -2 * scale)
 
     def _add_small(self, numbers: Array, count: int) -> None:
         """Tell zeros from subnormal numbers, which have the same exponent bits."""
