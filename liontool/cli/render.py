@@ -37,6 +37,16 @@ class Page:
         self._console = Console(markup=False, highlight=False, emoji=False)
         self._empty = True
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, 80 where there is none."""
+        return self._console.width
+
+    @property
+    def blocks(self) -> bool:
+        """Whether block characters can be printed."""
+        return self._console.encoding.startswith("utf")
+
     def headline(self, text: str, style: str = HEADING) -> None:
         """One line that is never broken, so that a path in it can be copied."""
         self._gap()
@@ -89,19 +99,19 @@ class Page:
         """
         self._gap()
         every = list(rows)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style=LABEL)
-        for index, column in enumerate(columns):
-            justify = "left" if index < left else "right"
-            table.add_column(safe(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
-        for row in every[:MOST_ROWS]:
-            table.add_row(*map(safe, row))
-        fits = self._console.measure(table).maximum + _MARGIN <= self._console.width
-        if fits or left > 1 or len(columns) <= _FEW_COLUMNS:
-            self._block(table)
+        shown = every[:MOST_ROWS]
+        for gap in (_MARGIN + 1, _MARGIN):
+            table = _drawn(columns, shown, left, gap)
+            if self._fits(table) or left > 1 or len(columns) <= _FEW_COLUMNS:
+                self._block(table)
+                break
         else:
-            self._rows_as_blocks(columns, every[:MOST_ROWS])
+            self._rows_as_blocks(columns, shown)
         if len(every) > MOST_ROWS:
             self.items([f"and {len(every) - MOST_ROWS:,} more, all of them with --json"])
+
+    def _fits(self, table: Table) -> bool:
+        return self._console.measure(table).maximum + _MARGIN <= self._console.width
 
     def _rows_as_blocks(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for name, *cells in rows:
@@ -127,3 +137,20 @@ class Page:
             self._console.print(Padding(content, (0, 0, 0, _MARGIN), expand=False))
         for line in drawn.get().splitlines():
             self._console.out(line.rstrip(), highlight=False)
+
+
+def _drawn(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int, gap: int) -> Table:
+    """The table with `gap` columns between its columns; one of them comes with the box."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        header_style=LABEL,
+        padding=(0, 1, 0, gap - 2),
+    )
+    for index, column in enumerate(columns):
+        justify = "left" if index < left else "right"
+        table.add_column(safe(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*map(safe, row))
+    return table

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from liontool.cli import render, wording
+from liontool.cli import curve_view, render, wording
+from liontool.cli.group_rows import GroupRow, group_rows
+from liontool.inspect.findings import NOTE, Finding
 from liontool.inspect.summary import (
     FileSummary,
     GroupSummary,
@@ -17,6 +19,9 @@ _FIRST = ("lr", "initial_lr", "weight_decay", "betas", "eps")
 # How torch computes the step, not what the step is.
 _UNSHOWN = ("capturable", "differentiable", "foreach", "fused", "decoupled_weight_decay")
 _LONGEST_FACT = 60
+_SHORT_FACT = 10
+_USUAL = ("byte order", "little")
+_MOST_SINGLE = 12  # groups; of more those that are alike share a row
 
 
 def show(summary: Summary) -> None:
@@ -26,6 +31,7 @@ def show(summary: Summary) -> None:
     page.facts(dict(_facts(summary)))
     for optimizer in summary.optimizers:
         _optimizer(page, optimizer)
+    _resume(page, summary)
     if summary.schedulers:
         page.heading("Schedulers that belong to no one optimizer")
         _schedulers(page, summary.schedulers)
@@ -45,11 +51,24 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "step", wording.count(summary.step)
     if summary.epoch is not None:
         yield "epoch", wording.value(summary.epoch)
-    for facts in (summary.facts, *(file.facts for file in summary.files if not summary.is_folder)):
-        for name, value in facts.items():
-            if len(text := wording.value(value)) <= _LONGEST_FACT:
-                yield name, text
+    for name, value in summary.facts.items():
+        if len(text := wording.value(value)) <= _LONGEST_FACT:
+            yield name, text
+    if not summary.is_folder:
+        for file in summary.files:
+            yield from _format(file)
     yield "tensors", _tensors(summary.files)
+
+
+def _format(file: FileSummary) -> Iterator[tuple[str, str]]:
+    """Short facts on one line, longer ones on their own."""
+    facts = file.facts.items()
+    short = {n: v for n, v in facts if len(v) <= _SHORT_FACT and (n, v) != _USUAL}
+    if short:
+        yield "format", ", ".join(f"{name} {value}" for name, value in short.items())
+    for name, value in facts:
+        if _SHORT_FACT < len(value) <= _LONGEST_FACT:
+            yield name, value
 
 
 def _container(summary: Summary) -> str:
@@ -74,21 +93,43 @@ def _optimizer(page: render.Page, optimizer: OptimizerSummary) -> None:
     where = f" ({optimizer.label})" if optimizer.label else ""
     page.heading(f"Optimizer: {optimizer.kind}{where}")
     page.facts(dict(_optimizer_facts(optimizer)))
+    rows = group_rows(optimizer.groups)
     columns = _columns(optimizer.groups)
-    common = [name for name in columns if len({_cell(g, name) for g in optimizer.groups}) == 1]
-    if common:
-        page.table(
-            ("all groups", "value"), [(name, _cell(optimizer.groups[0], name)) for name in common]
-        )
+    common = [name for name in columns if len({_cell(row.group, name) for row in rows}) == 1]
+    dtypes = sorted({_dtypes(row.group) for row in rows if row.group.dtypes})
+    shared = [(name, _cell(rows[0].group, name)) for name in common]
+    if len(dtypes) == 1:
+        shared.append(("moments", dtypes[0]))
+    page.table(("all groups", "value"), shared)
     varying = [name for name in columns if name not in common]
+    moments = ["moments"] if len(dtypes) > 1 else []
     page.table(
-        ("group", "parameters", "elements", *varying, "moments", "size"),
-        [(str(index), *_group_cells(varying, g)) for index, g in enumerate(optimizer.groups)],
+        ("group", "params", "elements", *varying, *moments, "size"),
+        [tuple(_group_cells(row, varying, bool(moments))) for row in rows],
     )
     if optimizer.schedulers:
         labels = ", ".join(scheduler.label for scheduler in optimizer.schedulers)
         page.heading(f"Scheduler ({labels})" if labels else "Scheduler")
         _schedulers(page, optimizer.schedulers)
+        for scheduler in optimizer.schedulers:
+            if scheduler.curve is not None:
+                curve_view.show(page, scheduler.curve)
+
+
+def _resume(page: render.Page, summary: Summary) -> None:
+    for optimizer in summary.optimizers:
+        several = f" with {optimizer.label}" if len(summary.optimizers) > 1 else ""
+        page.heading(f"What a resume will do{several}")
+        page.items(optimizer.resume)
+    notes = [one for one in summary.findings if one.severity == NOTE]
+    alarms = [one for one in summary.findings if one.severity != NOTE]
+    for found, mark, style in ((alarms, "!", render.WARNING), (notes, "-", "")):
+        if found:
+            page.items([_sentence(one) for one in found], mark=mark, style=style)
+
+
+def _sentence(finding: Finding) -> str:
+    return f"{finding.where}: {finding.text}" if finding.where else finding.text
 
 
 def _columns(groups: Sequence[GroupSummary]) -> list[str]:
@@ -103,12 +144,18 @@ def _columns(groups: Sequence[GroupSummary]) -> list[str]:
     return [*(name for name in _FIRST if name in found), *others]
 
 
-def _group_cells(names: Sequence[str], group: GroupSummary) -> Iterator[str]:
-    yield wording.count(group.parameters)
-    yield wording.count(group.elements)
-    yield from (_cell(group, name) for name in names)
-    yield ", ".join(group.dtypes) or wording.NOTHING
-    yield wording.size(group.bytes)
+def _group_cells(row: GroupRow, names: Sequence[str], moments: bool) -> Iterator[str]:
+    yield row.label
+    yield wording.count(row.parameters)
+    yield wording.count(row.elements)
+    yield from (_cell(row.group, name) for name in names)
+    if moments:
+        yield _dtypes(row.group)
+    yield wording.size(row.bytes)
+
+
+def _dtypes(group: GroupSummary) -> str:
+    return ", ".join(group.dtypes) or wording.NOTHING
 
 
 def _optimizer_facts(optimizer: OptimizerSummary) -> Iterator[tuple[str, str]]:
@@ -133,7 +180,7 @@ def _scheduler_rows(
     schedulers: Sequence[SchedulerSummary], depth: int = 0
 ) -> Iterator[tuple[str, str, str]]:
     for scheduler in schedulers:
-        rates = (f"{name} {wording.rates(rate)}" for name, rate in scheduler.rates.items())
+        rates = (f"{n} {wording.rates(r)}" for n, r in scheduler.rates.items() if n != "_last_lr")
         yield (
             f"{'  ' * depth}{scheduler.kind}",
             wording.position(scheduler.position, scheduler.length),

@@ -14,6 +14,7 @@ NOTHING = "-"
 _LONGEST = 200
 _LONGEST_LIST = 1000
 _MOST = 32
+_MOST_RATES = 4
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -46,9 +47,12 @@ def _cut(text: str, length: int) -> str:
 
 
 def rates(item: Any) -> str:
-    """Learning rates: one for each group, but one alone where they are all the same."""
+    """Learning rates: one for each group, one alone where all are the same, a range for many."""
     text = value(item)
     words = text.split(", ")
+    if len(words) > _MOST_RATES and all(isinstance(rate, (int, float)) for rate in item):
+        low, high = value(min(item)), value(max(item))
+        return low if low == high else f"{low} to {high}"
     return words[0] if len(set(words)) == 1 else text
 
 

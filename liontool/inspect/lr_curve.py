@@ -37,6 +37,11 @@ class GroupCurve:
     steps: tuple[int, ...]
     rates: tuple[float | None, ...]
 
+    @property
+    def next_rate(self) -> float | None:
+        """The learning rate one step on; None where it is not known."""
+        return dict(zip(self.steps, self.rates, strict=True)).get(1)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -109,8 +114,8 @@ def _is_list(value: object) -> TypeGuard[Sequence[Value]]:
 
 
 def _steps(span: int, points: int, corners: Iterable[int]) -> tuple[int, ...]:
-    """Evenly spaced steps from 0 to the span, and the first corners of the curve."""
-    even = {span * i // points for i in range(points + 1)}
+    """Evenly spaced steps from 0 to the span, the next one, and the first corners of the curve."""
+    even = {min(1, span), *(span * i // points for i in range(points + 1))}
     within = sorted({corner for corner in corners if 0 < corner < span})
     return tuple(sorted(even.union(within[:_MOST_CORNERS])))
 

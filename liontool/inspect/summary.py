@@ -16,11 +16,15 @@ from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Schedul
 from liontool.checkpoint.plain_values import json_value, plain
 from liontool.checkpoint.source import Source
 from liontool.errors import ReadError
+from liontool.inspect.consistency import consistency
+from liontool.inspect.findings import Finding
 from liontool.inspect.listing import TENSOR_FILES
+from liontool.inspect.lr_curve import Curve, remaining
 from liontool.inspect.opening import opened
+from liontool.inspect.resume_outlook import outlook
 from liontool.states import MOMENT, recognise
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
 
 
@@ -54,6 +58,8 @@ class SchedulerSummary:
         length: Its own measure of how long it runs, where it has one.
         rates: The absolute learning rates that it holds, by field.
         children: The schedulers nested in it.
+        curve: What remains of the learning rate's curve; None for one that is nested, or that
+            belongs to no one optimizer.
     """
 
     label: str
@@ -62,6 +68,7 @@ class SchedulerSummary:
     length: float | None
     rates: Mapping[str, Any]
     children: tuple[SchedulerSummary, ...] = ()
+    curve: Curve | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class OptimizerSummary:
         bytes_adamw: What the state takes under AdamW; None where there is no first moment.
         bytes_lion: What it takes under Lion.
         schedulers: The schedulers that drive it.
+        resume: What a resume will do, in sentences.
     """
 
     label: str
@@ -89,6 +97,7 @@ class OptimizerSummary:
     bytes_adamw: int | None
     bytes_lion: int | None
     schedulers: tuple[SchedulerSummary, ...]
+    resume: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,7 @@ class Summary:
         optimizers: Every optimizer.
         schedulers: Schedulers that belong to no one optimizer.
         files: Every file that can hold tensors.
+        findings: What does not fit together, or is good to know: see `consistency`.
     """
 
     path: str
@@ -149,13 +159,16 @@ class Summary:
     optimizers: tuple[OptimizerSummary, ...]
     schedulers: tuple[SchedulerSummary, ...]
     files: tuple[FileSummary, ...]
+    findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The same in the types of JSON, with the version of the schema first.
 
         NaN and infinities become "nan", "inf" and "-inf".
         """
-        found: dict[str, Any] = json_value({"schema": SCHEMA, **asdict(self)})
+        findings = [{"severity": one.severity, **asdict(one)} for one in self.findings]
+        document = {"schema": SCHEMA, **asdict(self), "findings": findings}
+        found: dict[str, Any] = json_value(document)
         return found
 
 
@@ -185,9 +198,10 @@ def summarise(path: str | PathLike[str], framework: str | None = None) -> Summar
         step=_step(checkpoint) if checkpoint else None,
         epoch=checkpoint.epoch if checkpoint else None,
         facts=plain(checkpoint.facts) if checkpoint else {},
-        optimizers=tuple(map(_optimizer, checkpoint.optimizers)) if checkpoint else (),
+        optimizers=tuple(_optimizers(checkpoint)) if checkpoint else (),
         schedulers=tuple(map(_scheduler, checkpoint.loose_schedulers)) if checkpoint else (),
         files=files,
+        findings=tuple(consistency(look)),
     )
 
 
@@ -203,12 +217,17 @@ def _step(checkpoint: Checkpoint) -> int | None:
     return None
 
 
-def _optimizer(optimizer: Optimizer) -> OptimizerSummary:
+def _optimizers(checkpoint: Checkpoint) -> Iterator[OptimizerSummary]:
+    return (_optimizer(optimizer, checkpoint.framework) for optimizer in checkpoint.optimizers)
+
+
+def _optimizer(optimizer: Optimizer, framework: str) -> OptimizerSummary:
     slots = optimizer.slots
     found = recognise(
         (group.fields for group in optimizer.groups), (slot.state.keys() for slot in slots.values())
     )
     moments = [slot.state[MOMENT] for slot in slots.values() if MOMENT in slot.state]
+    curves = [remaining(scheduler, optimizer.groups) for scheduler in optimizer.schedulers]
     lion = sum(moment.nbytes for moment in moments if isinstance(moment, TensorRef))
     return OptimizerSummary(
         label=optimizer.label,
@@ -223,7 +242,8 @@ def _optimizer(optimizer: Optimizer) -> OptimizerSummary:
         bytes=optimizer.state_bytes,
         bytes_adamw=2 * lion if moments else None,
         bytes_lion=lion if moments else None,
-        schedulers=tuple(map(_scheduler, optimizer.schedulers)),
+        schedulers=tuple(map(_scheduler, optimizer.schedulers, curves)),
+        resume=outlook(optimizer, framework, curves),
     )
 
 
@@ -244,7 +264,7 @@ def _elements(slot: Slot) -> int:
     return max((tensor.numel for name, tensor in slot.tensors() if name != "step"), default=0)
 
 
-def _scheduler(scheduler: Scheduler) -> SchedulerSummary:
+def _scheduler(scheduler: Scheduler, curve: Curve | None = None) -> SchedulerSummary:
     found = describe(scheduler)
     return SchedulerSummary(
         label=scheduler.label,
@@ -253,6 +273,7 @@ def _scheduler(scheduler: Scheduler) -> SchedulerSummary:
         length=found.length,
         rates=found.rates,
         children=tuple(map(_scheduler, scheduler.children)),
+        curve=curve,
     )
 
 

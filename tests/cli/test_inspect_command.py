@@ -47,8 +47,9 @@ def test_first_screen(liontool: Run, checkpoint: Path) -> None:
     assert _cells(out, "tensors") == ["tensors", "8, 32 elements, 128 B (float32)"]
     assert _cells(out, "memory") == ["memory", "80 B under AdamW, 40 B under Lion"]
     assert _cells(out, "lr ") == ["lr", "0.0003"]
-    assert _cells(out, "0 ") == ["0", "1", "8", "0.1", "float32", "68 B"]
-    assert _cells(out, "1 ") == ["1", "1", "2", "0", "float32", "20 B"]
+    assert _cells(out, "moments") == ["moments", "float32"]
+    assert _cells(out, "0 ") == ["0", "1", "8", "0.1", "68 B"]
+    assert _cells(out, "1 ") == ["1", "1", "2", "0", "20 B"]
     assert _cells(out, "StepLR")[:2] == ["StepLR", "1"]
     assert max(map(len, out.splitlines())) <= 80
 

@@ -181,7 +181,7 @@ def test_json(model: torch.nn.Module, adamw: torch.optim.AdamW, tmp_path: Path) 
     """The summary is a JSON document with the version of its schema."""
     summary: Summary = summarise(saved(tmp_path / "a.pt", model=model, optimizer=adamw))
     document = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["optimizers"][0]["groups"][1]["fields"]["weight_decay"] == 0.0
 
 
