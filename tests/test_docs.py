@@ -89,19 +89,19 @@ def test_docstring_examples_of_the_optimizers_run() -> None:
     assert attempted >= 2
 
 
-@pytest.mark.parametrize("name", ["convert", "inspect", "demo"])
+@pytest.mark.parametrize("name", commands())
 def test_every_command_has_a_page_in_the_index(name: str) -> None:
     """A command has a page, and the table of contents leads to it."""
     assert (DOCS / f"{name}.md").is_file()
     assert f"\n{name}\n" in (DOCS / "index.md").read_text(encoding="utf-8")
 
 
-def test_no_command_is_forgotten() -> None:
-    """The list of the test above is whole."""
-    assert set(commands()) == {"convert", "inspect", "demo"}
+def test_there_are_commands() -> None:
+    """The list of the test above is not empty."""
+    assert {"convert", "inspect", "verify"} <= set(commands())
 
 
-@pytest.mark.parametrize("name", ["convert", "inspect", "demo"])
+@pytest.mark.parametrize("name", commands())
 def test_a_page_describes_the_options_of_its_command(name: str) -> None:
     """The options described are exactly those that `--help` shows."""
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
@@ -127,7 +127,7 @@ def test_convert_page_lists_every_refusal() -> None:
 def test_command_lines_use_options_that_exist(page: Path) -> None:
     """Every `liontool ...` line in the docs has only options that its command has."""
     text = page.read_text(encoding="utf-8")
-    for name, words in re.findall(r"liontool (convert|inspect|demo)\b([^\n`]*)", text):
+    for name, words in re.findall(rf"liontool ({'|'.join(commands())})\b([^\n`]*)", text):
         used = set(re.findall(r"(?<=[ \[])--?[a-z][a-z-]*", words))
         assert used <= flags(name) | {"--help"}
 

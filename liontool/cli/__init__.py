@@ -18,6 +18,7 @@ from liontool.cli.convert import convert
 from liontool.cli.demo import demo
 from liontool.cli.inspect import inspect
 from liontool.cli.signals import stoppable
+from liontool.cli.verify import verify
 
 app = typer.Typer(
     name="liontool",
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Move a training run from AdamW to Lion, and look into checkpoints.",
     epilog="Exit codes: 0 fine, 1 the answer is no, 2 could not be done.",
 )
-for _command in (convert, inspect, demo):
+for _command in (convert, inspect, verify, demo):
     app.command(cls=PlainCommand)(_command)
 
 

@@ -46,7 +46,9 @@ KINDS: Mapping[str, Kind] = {
     "missing-shard": Kind(ERROR, "An index names a file that is not there."),
     "missing-tensor": Kind(ERROR, "An index names a tensor that its shard does not have."),
     "unindexed-tensor": Kind(ERROR, "A shard has a tensor that the index gives to no or another."),
-    "unindexed-shard": Kind(WARNING, "A file beside an index looks like a shard and is in no index."),
+    "unindexed-shard": Kind(
+        WARNING, "A file beside an index looks like a shard and is in no index."
+    ),
     "index-size": Kind(WARNING, "The total size in an index is not that of its tensors."),
     # Torch files: the zip, and what belongs into it.
     "no-directory": Kind(ERROR, "The directory at the end of a zip file is missing."),
@@ -114,8 +116,11 @@ KINDS: Mapping[str, Kind] = {
     "tensor-added": Kind(ERROR, "A tensor is there that neither source nor rule has."),
     "momentum-differs": Kind(ERROR, "A momentum is not what the rule makes of the source's."),
     "state-kept": Kind(ERROR, "Optimizer state is there that the rule drops."),
-    "field-differs": Kind(ERROR, "A group's or scheduler's field is not what the rule makes of it."),
-    "no-record": Kind(NOTE, "There is no record of a conversion, so that nothing must be equal."),
+    "field-differs": Kind(
+        ERROR, "A group's or scheduler's field is not what the rule makes of it."
+    ),
+    "no-record": Kind(NOTE, "There is no record of a conversion, so that nothing can be proved."),
+    "not-the-same": Kind(WARNING, "Without such a record: tensors differ, are missing or new."),
 }
 """Every kind by its id, in the order of the documentation."""
 

@@ -39,7 +39,11 @@ def opened(path: str | PathLike[str], framework: str | None = None) -> Opened:
         AmbiguousError: Several checkpoints fit.
         LayoutError: `framework` was given and does not fit.
     """
-    source = open_source(Path(path))
+    return opened_source(open_source(Path(path)), framework)
+
+
+def opened_source(source: Source, framework: str | None = None) -> Opened:
+    """The same for a source that is open already; raises the same errors."""
     try:
         return Opened(source, frameworks.find(source, framework)[1], None)
     except AmbiguousError:

@@ -19,7 +19,7 @@ def short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
 
 
-def without_path(error: Exception, path: object) -> str:
+def without_path(error: Exception | str, path: object) -> str:
     """The message of an error less the path that it begins with: the page says it already."""
     return str(error).removeprefix(f"{path}: ").removeprefix(f"{path}")
 

@@ -299,7 +299,7 @@ class _Walker:
         if found.named("byteorder") is None:
             self.add("no-byteorder", "", "has no record 'byteorder'; read as little-endian")
         if found.named(".data/serialization_id") is None:
-            self.add("no-serialization-id", "", "was written, or written again, by something else")
+            self.add("no-serialization-id", "", "was not written by torch.save itself")
         for entry in found.entries:
             self._check_small(entry)
         bare = [e.name for e in found.entries if e.span and e.span.length and not e.crc]

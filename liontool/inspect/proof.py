@@ -1,0 +1,283 @@
+"""A checkpoint against another one: what is bit-identical, and what a conversion did to the rest.
+
+The rule is not run again. What must hold after it is looked up in the source, tensor by tensor and
+field by field, so that a fault in the rule or in the writing shows here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from liontool.checkpoint.document import TensorRef, Value
+from liontool.checkpoint.header_hash import checkpoint_sha256
+from liontool.checkpoint.learning_rates import walk
+from liontool.checkpoint.model import Checkpoint, Optimizer, Slot
+from liontool.inspect.bytewise import identical
+from liontool.inspect.checksums import Advance
+from liontool.inspect.findings import ERROR, Finding
+from liontool.inspect.listing import STATE, Item, listed
+from liontool.inspect.opening import Opened
+from liontool.inspect.places import short
+from liontool.inspect.proof_fields import Fault, field_faults
+from liontool.inspect.proof_momentum import Momentum, momentum_fault
+from liontool.inspect.record import Record, record_of
+from liontool.states import CORRECTIONS, MOMENT
+
+_SHOWN = 5
+
+
+@dataclass
+class Proof:
+    """What a comparison came to.
+
+    Attributes:
+        against: The other checkpoint.
+        record: What the conversion says of itself; None where there is no record.
+        identical: Names of tensors that are bit-identical in both.
+        changed: Names of tensors that are in both and differ.
+        missing: Names of tensors that only the other one has.
+        added: Names of tensors that only this one has.
+        momenta: How many momenta are what the rule makes of the source's.
+        dropped: How many tensors of the source's optimizer are gone, as the rule wants it.
+        fields: How many fields of groups and schedulers are what the rule makes of the source's.
+        findings: What is not as it must be.
+    """
+
+    against: str
+    record: Record | None = None
+    identical: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    momenta: int = 0
+    dropped: int = 0
+    fields: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def proved(self) -> bool | None:
+        """Whether the conversion did what its record says; None without a record."""
+        if self.record is None:
+            return None
+        return not any(finding.severity == ERROR for finding in self.findings)
+
+    @property
+    def same(self) -> bool:
+        """Whether both have the same tensors."""
+        return not (self.changed or self.missing or self.added)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in the types of JSON, without the findings."""
+        lists = {name: getattr(self, name) for name in ("identical", "changed", "missing", "added")}
+        counts = {name: getattr(self, name) for name in ("momenta", "dropped", "fields")}
+        record = None if self.record is None else vars(self.record)
+        return {"against": self.against, "record": record, "proved": self.proved} | lists | counts
+
+
+def prove(ours: Opened, theirs: Opened, advance: Advance) -> Proof:
+    """Compare a checkpoint with another one.
+
+    Args:
+        ours: The checkpoint that is verified.
+        theirs: The source of its conversion, or anything else.
+        advance: Called with the bytes of each block.
+    """
+    proof = Proof(str(theirs.source.path))
+    proof.record, reason = record_of(ours.source)
+    pair = _Pair(ours, theirs, proof, advance)
+    if proof.record is None or ours.checkpoint is None or theirs.checkpoint is None:
+        proof.record = None
+        reason = reason or "one of the two has no optimizer"
+        proof.findings.append(Finding("no-record", "", f"{reason}: the two are only compared"))
+        pair.compare()
+    else:
+        pair.prove(proof.record, ours.checkpoint, theirs.checkpoint)
+    return proof
+
+
+class _Pair:
+    """Two checkpoints and what was found so far."""
+
+    def __init__(self, ours: Opened, theirs: Opened, proof: Proof, advance: Advance) -> None:
+        self.theirs = theirs
+        self.proof = proof
+        self.advance = advance
+        self.left = _by_name(listed(ours), ours.checkpoint, theirs.checkpoint)
+        self.right = _by_name(listed(theirs), theirs.checkpoint, None)
+
+    def add(self, kind: str, where: str, text: str) -> None:
+        self.proof.findings.append(Finding(kind, short(where), text))
+
+    def compare(self) -> None:
+        """Tensors by name, nothing else."""
+        proof = self.proof
+        for name, item in self.right.items():
+            if name not in self.left:
+                proof.missing.append(name)
+            else:
+                self._same(name, item)
+        proof.added += [name for name in self.left if name not in self.right]
+        if not proof.same:
+            lists = {"changed": proof.changed, "missing": proof.missing, "new": proof.added}
+            words = (
+                f"{len(names):,} {word}{_first(names)}" for word, names in lists.items() if names
+            )
+            self.add("not-the-same", "", f"tensors: {', '.join(words)}")
+
+    def _same(self, name: str, item: Item) -> bool:
+        same = identical(self.left[name].tensor, item.tensor, self.advance)
+        (self.proof.identical if same else self.proof.changed).append(name)
+        return same
+
+    def prove(self, record: Record, ours: Checkpoint, theirs: Checkpoint) -> None:
+        """Everything that the record promises."""
+        converted = _converted(record, ours, theirs)
+        if converted is None:
+            self.add("other-source", "", "the optimizers of the record are not in the source")
+            return
+        self._check_source(record, theirs, [before for _, before, _ in converted])
+        changed = {
+            id(tensor) for _, before, _ in converted for tensor in _tensors_of_fields(before)
+        }
+        slots = {
+            id(tensor): (after, before, slot)
+            for after, before, _ in converted
+            for slot in before.slots.values()
+            for _, tensor in slot.tensors()
+        }
+        alone = not any(item.role != STATE for item in self.left.values())
+        for name, item in self.right.items():
+            if id(item.tensor) in slots:
+                _, before, slot = slots[id(item.tensor)]
+                self._state(name, item, record, before, slot)
+            elif id(item.tensor) not in changed and not alone:
+                self._passthrough(name, item)
+        self._added([tensor for after, _, _ in converted for tensor in _tensors_of_fields(after)])
+        for after, before, ratio in converted:
+            faults, count = field_faults(after, before, ratio, record)
+            self.proof.fields += count
+            self._fields(faults)
+
+    def _check_source(self, record: Record, theirs: Checkpoint, before: list[Optimizer]) -> None:
+        """The record knows the source by the hash of all that is no tensor."""
+        chosen = replace(theirs, optimizers=tuple(before))
+        if checkpoint_sha256(self.theirs.source, chosen) != record.header_sha256:
+            text = f"was made from {short(record.source)}, whose header was another one"
+            self.add("other-source", "", f"{text} than that of {self.proof.against}")
+
+    def _passthrough(self, name: str, item: Item) -> None:
+        if name not in self.left:
+            self.proof.missing.append(name)
+            self.add("tensor-missing", name, "is in the source and not here")
+        elif not self._same(name, item):
+            self.add("tensor-changed", name, "has other bytes, or another shape, than the source's")
+
+    def _state(self, name: str, item: Item, record: Record, before: Optimizer, slot: Slot) -> None:
+        """A tensor of the source's optimizer: the momentum is made of one, all others go."""
+        here = self.left.get(name)
+        if item.field == MOMENT:
+            self._momentum(name, item, here, record, before, slot)
+        elif here is None:
+            self.proof.dropped += 1
+        elif item.field != "step" or not self._same(name, item):
+            self.add("state-kept", name, "is state that a Lion does not have")
+
+    def _momentum(
+        self,
+        name: str,
+        item: Item,
+        here: Item | None,
+        record: Record,
+        before: Optimizer,
+        slot: Slot,
+    ) -> None:
+        if here is None:
+            self.proof.missing.append(name)
+            self.add("tensor-missing", name, "the momentum is not here")
+            return
+        groups = {key: group for group in before.groups for key in group.params}
+        fields = groups[slot.key].fields if slot.key in groups else {}
+        pair = Momentum(here.tensor, item.tensor, slot, fields)
+        fault = momentum_fault(pair, record, self.advance)
+        if fault:
+            self.add("momentum-differs", name, fault)
+            return
+        self.proof.momenta += 1
+        if record.momentum == "copy" and not record.zero_stale:
+            self.proof.identical.append(name)
+        else:
+            self.proof.changed.append(name)
+
+    def _added(self, fields: Iterable[TensorRef]) -> None:
+        """Tensors that only the result has: corrections are the one kind that a rule adds."""
+        known = set(map(id, fields))
+        for name, item in self.left.items():
+            if name in self.right or id(item.tensor) in known:
+                continue
+            self.proof.added.append(name)
+            if item.field not in CORRECTIONS:
+                self.add("tensor-added", name, "is not in the source")
+
+    def _fields(self, faults: Sequence[Fault]) -> None:
+        for fault in faults:
+            self.add("field-differs", fault.where, fault.text)
+
+
+def _first(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f" ({', '.join(map(short, names[:_SHOWN]))}{more})"
+
+
+def _by_name(
+    items: Sequence[Item], checkpoint: Checkpoint | None, other: Checkpoint | None
+) -> dict[str, Item]:
+    """Items by what they are called in both; by their label where two have one name."""
+    prefix = _prefix(checkpoint, other)
+    counts: dict[str, int] = {}
+    for item in items:
+        counts[item.name] = counts.get(item.name, 0) + 1
+    found: dict[str, Item] = {}
+    for item in items:
+        name = item.name if counts[item.name] == 1 else item.label
+        found[f"{prefix}{name}" if item.role == STATE else name] = item
+    return found
+
+
+def _prefix(checkpoint: Checkpoint | None, other: Checkpoint | None) -> str:
+    """What a state file of one optimizer lacks where the source tells several apart."""
+    if checkpoint is None or other is None or len(other.optimizers) < 2:
+        return ""
+    if len(checkpoint.optimizers) != 1 or checkpoint.optimizers[0].label:
+        return ""
+    return f"{other.optimizers[0].label}."
+
+
+_Converted = tuple[Optimizer, Optimizer, float]
+
+
+def _converted(record: Record, ours: Checkpoint, theirs: Checkpoint) -> list[_Converted] | None:
+    """After, before and ratio of each optimizer that was converted; None if one is not there."""
+    before = {optimizer.label: optimizer for optimizer in theirs.optimizers}
+    after = {optimizer.label: optimizer for optimizer in ours.optimizers}
+    found: list[_Converted] = []
+    for label, ratio in record.ratios.items():
+        only = len(ours.optimizers) == len(record.ratios) == 1
+        result = ours.optimizers[0] if only else after.get(label)
+        if label not in before or result is None:
+            return None
+        found.append((result, before[label], ratio))
+    return found
+
+
+def _tensors_of_fields(optimizer: Optimizer) -> Iterator[TensorRef]:
+    """Tensors among hyperparameters and scheduler fields: learning rates on a GPU."""
+    holders: list[Mapping[str, Value]] = [group.fields for group in optimizer.groups]
+    holders += [scheduler.fields for scheduler in walk(optimizer.schedulers)]
+    for holder in holders:
+        for value in holder.values():
+            items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            yield from (item for item in items if isinstance(item, TensorRef))
