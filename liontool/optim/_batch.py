@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from liontool.optim import _sharding, reference, rounding
 
 Group = dict[str, Any]
+Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 
 
 @dataclass

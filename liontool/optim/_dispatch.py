@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from liontool.optim import _kernels, _paths
 
 Group = dict[str, Any]
@@ -40,6 +42,13 @@ def plain_path_name(group: Group) -> str:
 def path(group: Group) -> _paths.Path:
     """What does the arithmetic of a parameter group without a kernel."""
     return _paths.loop if plain_path_name(group) == "loop" else _paths.foreach
+
+
+def in_blocks(group: Group, device: torch.device) -> bool:
+    """Whether "foreach" is done in blocks: on a CPU, unless a compiler joins its operations."""
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return plain_path_name(group) == "foreach"
 
 
 def scales_gradients(groups: Sequence[Group]) -> bool:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
 from liontool.optim import reference
-from liontool.optim.reference import Coefficients, StepSize
+from liontool.optim._batch import Tensors
+from liontool.optim.reference import Coefficients, Scalar, StepSize
 
-Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 Path: TypeAlias = Callable[
     [Tensors, Tensors, Tensors, Sequence[StepSize], Coefficients, bool], tuple[Tensors, Tensors]
 ]
@@ -54,7 +53,7 @@ def foreach(
     torch._foreach_mul_(mixes, 0)
     torch._foreach_add_(updates, mixes)
     del mixes  # as big as all weights together
-    _multiply_by_sizes(updates, grads, sizes)
+    multiply_by_sizes(updates, grads, sizes)
     new_weights = torch._foreach_mul(weights, decay)
     if cautious_wd:
         shrinking = [step * p > 0 for step, p in zip(updates, weights, strict=True)]
@@ -66,10 +65,20 @@ def foreach(
     return new_weights, new_exp_avgs
 
 
-def _multiply_by_sizes(updates: Tensors, grads: Tensors, sizes: Sequence[StepSize]) -> None:
-    if not isinstance(sizes[0], tuple) and all(size is sizes[0] for size in sizes):
-        common: Any = reference.rounded(sizes[0], updates[0])
-        torch._foreach_mul_(updates, common)
+def common_size(sizes: Sequence[StepSize]) -> Scalar | None:
+    """The number that all elements of all updates are multiplied by, if it is one."""
+    first = sizes[0]
+    if isinstance(first, tuple) or any(size is not first for size in sizes):
+        return None
+    return first
+
+
+def multiply_by_sizes(updates: Tensors, grads: Tensors, sizes: Sequence[StepSize]) -> None:
+    """Make of updates the steps, in place."""
+    common = common_size(sizes)
+    if common is not None:
+        factor: Any = reference.rounded(common, updates[0])
+        torch._foreach_mul_(updates, factor)
         return
     for update, grad, size in zip(updates, grads, sizes, strict=True):
         update.mul_(reference.step_sizes(update, grad, size))

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from liontool.optim import _dispatch, _scalars, _sharding, _telemetry, rounding
-from liontool.optim._batch import Batch, Group, Piece, keep, tell_autograd, write
+from liontool.optim import _blocks, _dispatch, _scalars, _telemetry
+from liontool.optim._batch import Batch, Group, Piece, tell_autograd
+from liontool.optim._writing import write_exp_avgs, write_weights
+from liontool.optim.reference import Coefficients
 
 # Bounds what the intermediate results of a path take: a few times this many elements. On a CPU they
 # stay in its cache.
@@ -27,27 +29,36 @@ def update(
         is_watched: Says of which weights to count the updates that vanish; None is of none.
     """
     factors = _scalars.coefficients(batch.group)
-    path = _dispatch.path(batch.group)
+    blocks = _blocks.Blocks(batch.group, factors, stay)
     for pieces in _chunks(batch, is_whole=is_watched is not None):
         looks = [
             _telemetry.look(piece, batch.group)
             for piece in pieces
             if is_watched is not None and is_watched(piece.weight, batch.group)
         ]
-        weights, exp_avgs = path(
-            [_source(piece.wide_weight(), batch.group) for piece in pieces],
-            [piece.direction() for piece in pieces],
-            [_source(piece.wide_exp_avg(), batch.group) for piece in pieces],
-            [piece.size for piece in pieces],
-            factors,
-            batch.group["cautious_wd"],
-        )
-        for piece, weight, exp_avg in zip(pieces, weights, exp_avgs, strict=True):
-            piece.exp_avg.copy_(keep(piece.exp_avg, exp_avg, stay))
-            write(piece.weight, piece.residual, _rounded(weight, piece, batch.group), stay)
+        if _dispatch.in_blocks(batch.group, pieces[0].weight.device):
+            blocks.update(pieces)
+        else:
+            _update_lists(pieces, batch.group, factors, stay)
+        for piece in pieces:
             tell_autograd(piece.param)
         for each in looks:
             each.compare()
+
+
+def _update_lists(
+    pieces: list[Piece], group: Group, factors: Coefficients, stay: bool | Tensor
+) -> None:
+    weights, exp_avgs = _dispatch.path(group)(
+        [_source(piece.wide_weight(), group) for piece in pieces],
+        [piece.direction() for piece in pieces],
+        [_source(piece.wide_exp_avg(), group) for piece in pieces],
+        [piece.size for piece in pieces],
+        factors,
+        group["cautious_wd"],
+    )
+    write_exp_avgs(pieces, exp_avgs, stay)
+    write_weights(pieces, weights, group, stay)
 
 
 def _chunks(batch: Batch, *, is_whole: bool) -> Iterator[list[Piece]]:
@@ -85,10 +96,3 @@ def _filled(pieces: list[Piece], size: int) -> Iterator[list[Piece]]:
 def _source(tensor: Tensor, group: Group) -> Tensor:
     # Autograd must not see what it has saved change.
     return tensor.clone() if group["differentiable"] else tensor
-
-
-def _rounded(weight: Tensor, piece: Piece, group: Group) -> Tensor:
-    if group["rounding"] != "stochastic" or piece.weight.dtype != torch.bfloat16:
-        return weight
-    key = rounding.key(group["rounding_seed"], _scalars.step_number(group), piece.ordinal)
-    return rounding.stochastic(weight, key, _sharding.index(piece.param))

@@ -23,7 +23,7 @@ def _intermediates(kind: Any, options: dict[str, Any], dtype: torch.dtype = torc
     give_gradients(params)
     optimizer.step()
     tracker = MemTracker()
-    tracker.track_external(*params)
+    tracker.track_external(*params, optimizer)
     with tracker:
         optimizer.step()
     peak, after = (
