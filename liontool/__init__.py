@@ -13,14 +13,24 @@ from liontool.version import __version__
 if TYPE_CHECKING:
     from liontool.checkpoint import read_checkpoint
     from liontool.convert import convert_checkpoint
+    from liontool.edit import edit_checkpoint, undo
     from liontool.loading import load_optimizer
 
-__all__ = ["__version__", "convert_checkpoint", "load_optimizer", "read_checkpoint"]
+__all__ = [
+    "__version__",
+    "convert_checkpoint",
+    "edit_checkpoint",
+    "load_optimizer",
+    "read_checkpoint",
+    "undo",
+]
 
 _HOMES = {
     "convert_checkpoint": "liontool.convert",
+    "edit_checkpoint": "liontool.edit",
     "load_optimizer": "liontool.loading",
     "read_checkpoint": "liontool.checkpoint",
+    "undo": "liontool.edit",
 }
 
 

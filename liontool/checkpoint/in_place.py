@@ -46,7 +46,7 @@ def write_header(
     """
     if len(old) != len(new):
         raise ValueError("a header in place must be as long as the one before it")
-    with _guarded(path), _open(path) as fd:
+    with _guarded(path), _opened(path, os.O_RDWR) as fd:
         _check(fd, path, old)
         earlier = _earlier(fd, path, old)
         size = os.fstat(fd).st_size
@@ -64,6 +64,13 @@ def write_header(
             _forget(path)
 
 
+def can_undo(path: Path) -> bool:
+    """Whether `undo` would find its record, and the file as the edit left it."""
+    with _guarded(path), _opened(path, os.O_RDONLY) as fd:
+        newest = undo_record.newest(path)
+        return newest is not None and _fits(newest, fd, path)
+
+
 def undo(path: Path) -> int:
     """Write the header back that was there before the last edit in place.
 
@@ -74,7 +81,7 @@ def undo(path: Path) -> int:
         EditError: There is no record, or the file was changed by something else.
         PublishError: The system refused; to try again does no harm.
     """
-    with _guarded(path), _open(path) as fd:
+    with _guarded(path), _opened(path, os.O_RDWR) as fd:
         found = undo_record.records(path)
         if not found:
             raise EditError(_no_record(path, found))
@@ -91,7 +98,7 @@ def undo(path: Path) -> int:
 
 def restore(path: Path) -> bool:
     """Write the old header back if the last edit broke off in the middle of it; whether it did."""
-    with _guarded(path), _open(path) as fd:
+    with _guarded(path), _opened(path, os.O_RDWR) as fd:
         record = undo_record.torn(fd, path)
         if record is not None:
             _put(fd, record.old)
@@ -171,8 +178,8 @@ def _check(fd: int, path: Path, header: bytes) -> None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[int]:
-    fd = SYSTEM.open(path, os.O_RDWR | os.O_CLOEXEC)
+def _opened(path: Path, mode: int) -> Iterator[int]:
+    fd = SYSTEM.open(path, mode | os.O_CLOEXEC)
     try:
         yield fd
     finally:

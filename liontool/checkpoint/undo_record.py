@@ -113,6 +113,8 @@ def records(path: Path) -> tuple[Record, ...] | None:
 
 def newest(path: Path) -> Record | None:
     """The record of the last edit of a file."""
+    if not is_there(path):
+        return None
     try:
         with opened(place(path)) as fd:
             return next(_records(fd), None)
@@ -155,8 +157,6 @@ def _bytes(fd: int, start: int, count: int) -> bytes:
 
 def torn(fd: int, path: Path) -> Record | None:
     """The record of an edit that broke off in the middle of the header, if one did."""
-    if not is_there(path):
-        return None
     record = newest(path)
     if record is None or not record.is_of(fd, path):
         return None

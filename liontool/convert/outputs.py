@@ -51,8 +51,8 @@ def destination(
     Raises:
         PublishError: `output` is or lies inside the source, or has a suffix that nothing writes.
     """
-    path = _beside(source.path, default_name) if output is None else Path(output)
-    _keep_off(source.path, path)
+    path = beside(source.path, default_name) if output is None else Path(output)
+    keep_off(source.path, path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return Destination(path, Kind.SAFETENSORS_STATE)
@@ -73,12 +73,18 @@ def _is_state_file(source: Source) -> bool:
     return not source.is_folder and source.document().container == "safetensors"
 
 
-def _beside(source: Path, name: str) -> Path:
+def beside(source: Path, name: str) -> Path:
+    """`name` in the folder that the source lies in."""
     # A path such as "." or "run/.." has no name of its own to put something beside.
     return (source if source.name not in ("", "..") else source.resolve()).with_name(name)
 
 
-def _keep_off(source: Path, output: Path) -> None:
+def keep_off(source: Path, output: Path) -> None:
+    """Refuse an output that is the source, or that lies in it or around it.
+
+    Raises:
+        PublishError: It does.
+    """
     # Path.resolve() cannot take a link that leads to itself.
     real_source, real_output = Path(os.path.realpath(source)), Path(os.path.realpath(output))
     if real_output == real_source:

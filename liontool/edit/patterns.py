@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
-from fnmatch import translate
 
 from liontool.checkpoint.model import Optimizer, Slot
 from liontool.edit import parameters
 from liontool.edit.draft import Draft
 from liontool.errors import EditError
+from liontool.inspect import globs
 from liontool.inspect.templates import template
 
 _NEAR = 3
@@ -18,9 +18,9 @@ _CUTOFF = 0.4
 
 
 def matcher(glob: str) -> Callable[[str], bool]:
-    """Whether a name is `glob`, or fits it: `*` is anything, dots too, `?` one character."""
-    pattern = re.compile(translate(glob))
-    return lambda name: name == glob or pattern.match(name) is not None
+    """Whether a name is `glob`, or fits it as a pattern; see `inspect.globs`."""
+    fits = globs.matcher([glob])
+    return lambda name: name == glob or fits(name)
 
 
 def renamer(old: str, new: str) -> Callable[[str], str]:

@@ -45,16 +45,16 @@ def rewritten(
     return pieces(tensors, metadata, scan=scan)
 
 
+def keeps_tensors(document: SafetensorsDocument, edits: Sequence[Edit]) -> bool:
+    """Whether the tensors stay as they are, though maybe under other names."""
+    return set(edited(document, edits, None)[0].values()) == set(document.tree.values())
+
+
 def header_in_place(
     document: SafetensorsDocument, edits: Sequence[Edit], provenance: Mapping[str, Any] | None
 ) -> bytes | None:
-    """The header after `edits`, as long as the old one; None if the tensors must be written too.
-
-    That is so where a tensor comes, goes or changes, and where the text does not fit.
-    """
+    """The header after `edits` that keep the tensors, as long as the old one; None if too long."""
     tensors, metadata = edited(document, edits, provenance)
-    if set(tensors.values()) != set(document.tree.values()):
-        return None
     # In the order of the bytes, which is that of the tree.
     names = {tensor: name for name, tensor in tensors.items()}
     entries: dict[str, Any] = {METADATA: metadata} if metadata else {}
