@@ -1,6 +1,6 @@
 """How fast is a step on a GPU, against what memory allows and against every peer that is there?
 
-First what the card copies per second, then whether each peer computes Lion at all, then the times:
+First what the card copies per second, then whether each peer computes Lion at all, then one table:
 ours and the peers on the tensors of GPT-2 124M, of models of 1.3 and 7 billion parameters, and on
 3,000 small tensors, in float32 and bfloat16.
 
@@ -9,10 +9,12 @@ ours and the peers on the tensors of GPT-2 124M, of models of 1.3 and 7 billion 
     host   microseconds that a call of step() takes, with nothing left to do on the device
     launch kernels of a step, and `device` the ms that they take together, by torch.profiler
 
-A peer that is not installed, or fails, is named with the reason. Without a GPU nothing is measured.
+A peer that is not installed is named with the reason, and so is a row that fails, runs out of
+memory or takes longer than --limit. Without a GPU nothing is measured.
 
     python benchmarks/gpu_step.py [--models gpt2,1.3b,7b,small] [--dtypes fp32,bf16]
-                                  [--peers liontool,torch] [--json FILE] [--selftest]
+                                  [--peers liontool,torch] [--budget MS] [--limit SECONDS]
+                                  [--json FILE] [--selftest]
     python benchmarks/gpu_step.py --tiles    # our kernel alone, cut in other ways; for who tunes it
 """
 
@@ -25,10 +27,13 @@ import importlib
 import itertools
 import json
 import math
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +123,34 @@ class Compiled(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, grads, 1 - beta2)
 
 
+class Graphed:
+    """Our Lion, whose steps a CUDA graph replays from the second on."""
+
+    def __init__(self, params: Iterable[Tensor], **hypers: Any) -> None:
+        self._optimizer = found("liontool.optim", "Lion", capturable=True)(params, **hypers)
+        self._is_warm = False
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def step(self) -> None:
+        if not self._is_warm:
+            self._is_warm = True
+            self._optimizer.step()
+            return
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._optimizer.step()
+        self._graph.replay()
+
+
+class CompiledStep:
+    """Our Lion, whose step is one operator in a graph of torch.compile."""
+
+    def __init__(self, params: Iterable[Tensor], **hypers: Any) -> None:
+        optimizer = found("liontool.optim", "Lion")(params, **hypers)
+        self.step = torch.compile(optimizer.step, fullgraph=True)
+
+
 PEERS: dict[str, Peer] = {
     "liontool Lion": Peer(found("liontool.optim", "Lion"), lambda size: 5 * size),
     "liontool Lion foreach": Peer(
@@ -127,12 +160,19 @@ PEERS: dict[str, Peer] = {
         found("liontool.optim", "Lion", cautious_factor=0.0), lambda size: 5 * size + 0.5, False
     ),
     "liontool LionSF": Peer(found("liontool.optim", "LionSF"), lambda size: 5 * size + 0.5, False),
+    "liontool Lion, clip": Peer(
+        found("liontool.optim", "Lion", global_clipnorm=1.0), lambda size: 6 * size
+    ),
+    "CUDA graph of liontool": Peer(Graphed, lambda size: 5 * size),
+    "torch.compile of liontool": Peer(CompiledStep, lambda size: 5 * size),
     "lion-pytorch triton": Peer(
         found("lion_pytorch", "Lion", use_triton=True), lambda size: 5 * size
     ),
     "lion-pytorch loop": Peer(found("lion_pytorch", "Lion"), lambda size: 5 * size),
     "timm foreach": Peer(found("timm.optim", "Lion", foreach=True), lambda size: 5 * size),
-    "optimi triton": Peer(found("optimi", "Lion", triton=True), lambda size: 5 * size),
+    "optimi triton": Peer(
+        found("optimi", "Lion", triton=True, kahan_sum=False), lambda size: 5 * size
+    ),
     "bitsandbytes Lion": Peer(found("bitsandbytes.optim", "Lion"), lambda size: 3 * size + 8),
     "bitsandbytes Lion8bit": Peer(
         found("bitsandbytes.optim", "Lion8bit"), lambda size: 3 * size + 2.03, False
@@ -174,7 +214,7 @@ class Clock:
         return statistics.median(seconds) * 1e6
 
     def kernels(self, call: Callable[[], Any]) -> tuple[float, float]:
-        """Kernels of a call, and the milliseconds that they take together."""
+        """Kernels of a call, and the milliseconds that they take together; NaN if unknown."""
         if not self.on_gpu:
             return math.nan, math.nan
         activities = [torch.profiler.ProfilerActivity.CUDA]
@@ -182,7 +222,9 @@ class Clock:
             for _ in range(3):
                 call()
             self.wait()
-        ran = [each for each in profile.events() if str(each.device_type).endswith("CUDA")]
+        ran = [each for each in profile.events() or [] if _is_kernel(each)]
+        if not ran:  # whoever runs this may not be allowed to profile
+            return math.nan, math.nan
         return len(ran) / 3, sum(each.time_range.elapsed_us() for each in ran) / 3e3
 
     def _series(self, call: Callable[[], Any], times: int) -> float:
@@ -199,6 +241,12 @@ class Clock:
         last.record()
         self.wait()
         return float(first.elapsed_time(last)) / times
+
+
+def _is_kernel(event: Any) -> bool:
+    # The name that torch gives to the time of a step is on the device too.
+    is_name = getattr(event, "is_user_annotation", False) or event.name.startswith("Optimizer.")
+    return str(event.device_type).endswith("CUDA") and not is_name
 
 
 def drawn(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> list[torch.nn.Parameter]:
@@ -230,7 +278,8 @@ def check(peer: Peer, dtype: torch.dtype, device: torch.device) -> str:
     # A small gradient against the momentum changes nothing, a large one turns the update round.
     for factor in (1.0, -0.05, -1.0):
         for param, grad in zip(params, grads, strict=True):
-            param.grad = grad * factor
+            if param.grad is not None:
+                param.grad.copy_(grad * factor)  # where a graph looks for it
         optimizer.step()
     if not peer.lion:
         moved = any(not torch.equal(*pair) for pair in zip(params, before, strict=True))
@@ -241,12 +290,19 @@ def check(peer: Peer, dtype: torch.dtype, device: torch.device) -> str:
 
 
 def _wrong(param: Tensor, start: Tensor, grad: Tensor) -> int:
-    """Elements that are further from Lion in float64 than three roundings explain."""
+    """Elements that are further from Lion in float64 than rounding explains.
+
+    In each of three steps decay, product, update and difference may be rounded, each by half a unit
+    in the last place of the largest number on the way: a weight that goes through 0 is as wrong as
+    it was large.
+    """
     weight, direction = start.double(), grad.double().sign()
     lr, decay = HYPERS["lr"], 1 - HYPERS["lr"] * HYPERS["weight_decay"]
+    largest = weight.abs()
     for sign in (1, 1, -1):
         weight = weight * decay - lr * sign * direction
-    allowed = 3 * torch.finfo(param.dtype).eps * weight.abs() + 1e-7
+        largest = torch.maximum(largest, weight.abs())
+    allowed = 3 * 4 * torch.finfo(param.dtype).eps / 2 * (largest + lr)
     return int((~((param.double() - weight).abs() <= allowed)).sum())
 
 
@@ -278,44 +334,100 @@ def measured(
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:90]
+    """The first line of an error, short, for the cell of a table."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:90].replace("|", "/")
 
 
 def free() -> None:
-    """Give memory back before the next peer."""
+    """Give memory back before the next peer.
+
+    Raises:
+        SystemExit: The device answers no more, after which no figure would be worth anything.
+    """
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+    except RuntimeError as error:
+        sys.exit(f"the device has failed, leave the last one out by --peers: {reason(error)}")
 
 
-def table(
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Stop what takes longer, such as a compilation that grows with the number of tensors."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"took longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+HEAD = """
+| tensors | dtype | optimizer | wall ms | GB/s | % | host us | launches | device ms |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def rows_of(
     model: str, dtype: str, peers: list[str], device: torch.device, clock: Clock, speed: float,
-    budget: float,
+    budget: float, limit: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Print the rows of a model and return them."""
     shapes = MODELS[model]()
-    numel = sum(math.prod(shape) for shape in shapes)
-    print(f"\n{model}, {dtype}: {len(shapes)} tensors, {numel / 1e6:,.1f}M parameters\n")
-    print("| optimizer | wall ms | GB/s | % | host us | launches | device ms |")
-    print("|---|---|---|---|---|---|---|")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in peers:
+        row: dict[str, Any] = {"model": model, "dtype": dtype, "optimizer": name}
+        start = f"| {model} | {dtype} | {name} | "
         try:
-            row = measured(PEERS[name], shapes, DTYPES[dtype], device, clock, budget)
+            with at_most(limit):
+                row |= measured(PEERS[name], shapes, DTYPES[dtype], device, clock, budget)
+            share = 100 * row["GB/s"] / speed
+            figures = (
+                f"{row['wall']:.3f} | {row['GB/s']:,.0f} | {share:.0f} | {row['host']:.0f} | "
+                f"{row['launch']:.0f} | {row['device']:.3f}"
+            )
         except Exception as error:  # a peer that fails is a finding
-            print(f"| {name} | {reason(error)} |")
-            continue
-        finally:
-            free()
-        rows.append({"model": model, "dtype": dtype, "optimizer": name, **row})
-        share = 100 * row["GB/s"] / speed
-        print(
-            f"| {name} | {row['wall']:.3f} | {row['GB/s']:,.0f} | {share:.0f} | "
-            f"{row['host']:.0f} | {row['launch']:.0f} | {row['device']:.3f} |",
-            flush=True,
-        )
+            row["failed"] = reason(error)
+            figures = f"{row['failed']} | | | | | "
+        print(f"{start}{figures} |", flush=True)
+        rows.append(row)
+        free()
     return rows
+
+
+def able(names: list[str], dtype: str, device: torch.device, limit: int) -> list[str]:
+    """Print which of the peers are there and whether they compute Lion; return those."""
+    there = []
+    for name in names:
+        try:
+            with at_most(limit):
+                verdict = check(PEERS[name], DTYPES[dtype], device)
+            there.append(name)
+        except Exception as error:
+            verdict = f"left out: {reason(error)}"
+        print(f"- {dtype} {name}: {verdict}", flush=True)
+        free()
+    return there
+
+
+def versions() -> str:
+    """What is installed of those who take part."""
+    packages = (
+        "torch triton lion-pytorch timm torch-optimi bitsandbytes flashoptim deepspeed torchao"
+    )
+    shown = []
+    for name in packages.split():
+        try:
+            shown.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            shown.append(f"no {name}")
+    return ", ".join(shown)
 
 
 def tiles(shapes: Shapes, dtype: torch.dtype, clock: Clock, speed: float, budget: float) -> None:
@@ -341,7 +453,8 @@ def main() -> None:
     parser.add_argument("--models", default="gpt2,1.3b,7b,small", help=", ".join(MODELS))
     parser.add_argument("--dtypes", default="fp32,bf16")
     parser.add_argument("--peers", default="", help="those whose name has one of these in it")
-    parser.add_argument("--budget", type=float, default=1500, help="ms of a series")
+    parser.add_argument("--budget", type=float, default=500, help="ms of a series")
+    parser.add_argument("--limit", type=int, default=120, help="seconds of a row")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--tiles", action="store_true", help="compare cuts of our kernel alone")
     parser.add_argument("--selftest", action="store_true", help="try it out, on the CPU too")
@@ -357,28 +470,24 @@ def main() -> None:
     clock = Clock(device)
     speed = copied(device, clock, 2**16 if options.selftest else 2**30)
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, times mean nothing"
-    print(f"{card}, torch {torch.__version__}, copies {speed:,.0f} GB/s; {' '.join(sys.argv)}\n")
+    print(f"{card}, copies {speed:,.0f} GB/s; {versions()}; `{' '.join(sys.argv)}`\n")
     if options.tiles:
         for model, dtype in itertools.product(options.models.split(","), options.dtypes.split(",")):
             print(f"\n{model}, {dtype}")
             tiles(MODELS[model](), DTYPES[dtype], clock, speed, options.budget)
             free()
         return
+    dtypes = options.dtypes.split(",")
+    there = {dtype: able(names, dtype, device, options.limit) for dtype in dtypes}
+    print(HEAD)
     rows: list[dict[str, Any]] = []
-    for dtype in options.dtypes.split(","):
-        able = []
-        for name in names:
-            try:
-                verdict = check(PEERS[name], DTYPES[dtype], device)
-                able.append(name)
-            except Exception as error:
-                verdict = f"left out: {reason(error)}"
-            print(f"{dtype} {name}: {verdict}", flush=True)
-            free()
-        for model in options.models.split(","):
-            rows += table(model, dtype, able, device, clock, speed, options.budget)
-    if options.json is not None:
-        options.json.write_text(json.dumps({"card": card, "copies": speed, "rows": rows}, indent=1))
+    for model, dtype in itertools.product(options.models.split(","), dtypes):
+        rows += rows_of(
+            model, dtype, there[dtype], device, clock, speed, options.budget, options.limit
+        )
+        if options.json is not None:
+            figures = {"card": card, "versions": versions(), "copies": speed, "rows": rows}
+            options.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
