@@ -140,7 +140,10 @@ def test_tensor_lr_never_recompiles(kind: Any) -> None:
 
 
 def test_float_lr_recompiles_once(kind: Any) -> None:
-    """When it first changes it becomes an input of the graph; then it changes freely."""
+    """When it first changes it becomes an input of Dynamo's graph; then it changes freely.
+
+    What AOTAutograd and inductor make of the graph is for each value anew: a tensor lr is not.
+    """
     lrs = [0.01, 0.01, 0.02, 0.03, 0.005, 0.3]
     counter, optimizers = CompileCounter(), []
     for compiling in (True, False):
