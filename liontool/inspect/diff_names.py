@@ -141,7 +141,7 @@ def _bare(names: Sequence[str]) -> dict[str, str]:
     return found if len(found) == len(names) else {}
 
 
-def _unique(pairs: Mapping[str, str]) -> dict[str, str]:
+def _unique(pairs: dict[str, str]) -> dict[str, str]:
     """The pairs with no name of B twice; of several the first."""
     found = {new: old for old, new in reversed(pairs.items())}
     return {old: new for new, old in reversed(found.items())}
