@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from liontool.checkpoint.document import TensorRef
+from liontool.checkpoint.document import TensorRef, tensors
 from liontool.checkpoint.encoding import is_float
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Optimizer, ParamGroup, Slot
 from liontool.inspect.findings import Finding
-from liontool.inspect.listing import WEIGHT, listed
+from liontool.inspect.listing import documents
 from liontool.inspect.opening import Opened
 from liontool.states import MOMENT
 
@@ -21,9 +21,21 @@ _SHAPED = (MOMENT, "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_av
 
 
 def weight_dtypes(opened: Opened) -> frozenset[str]:
-    """The element types of all weights that are floats."""
-    weights = (item.tensor.dtype for item in listed(opened) if item.role == WEIGHT)
-    return frozenset(filter(is_float, weights))
+    """The element types of all floats but optimizers' states and single numbers: the weights."""
+    checkpoint = opened.checkpoint
+    optimizers = checkpoint.optimizers if checkpoint else ()
+    states = {
+        id(tensor)
+        for optimizer in optimizers
+        for slot in optimizer.slots.values()
+        for _, tensor in slot.tensors()
+    }
+    return frozenset(
+        tensor.dtype
+        for document in documents(opened.source)
+        for _, tensor in tensors(document.tree)
+        if id(tensor) not in states and tensor.numel > 1 and is_float(tensor.dtype)
+    )
 
 
 def state_findings(optimizer: Optimizer, weights: Collection[str]) -> Iterator[Finding]:
