@@ -16,6 +16,8 @@ from liontool.cli import failures
 from liontool.cli.commands import PlainCommand, PlainGroup
 from liontool.cli.convert import convert
 from liontool.cli.demo import demo
+from liontool.cli.diff import diff
+from liontool.cli.edit import edit
 from liontool.cli.inspect import inspect
 from liontool.cli.signals import stoppable
 from liontool.cli.verify import verify
@@ -30,7 +32,7 @@ app = typer.Typer(
     help="Move a training run from AdamW to Lion, and look into checkpoints.",
     epilog="Exit codes: 0 fine, 1 the answer is no, 2 could not be done.",
 )
-for _command in (convert, inspect, verify, demo):
+for _command in (convert, inspect, diff, verify, edit, demo):
     app.command(cls=PlainCommand)(_command)
 
 
