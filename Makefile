@@ -1,6 +1,7 @@
 # make test   everything CI checks       make demo    AdamW -> Lion on a small GPT, about a minute
 # make lint   style, types, contracts    make format  let ruff rewrite the sources
 # make docs   docs/_build/html           make bench   the figures in benchmarks/README.md
+# make fuzz   2,000 mutated files of each container through every command, about 10 minutes
 # make torch-suite TEST_OPTIM=pytorch/test/test_optim.py   torch's own optimizer tests on ours
 #
 # Each target sets itself up: .venv is made by $(PYTHON) and filled from constraints.txt.
@@ -19,9 +20,9 @@ install = $(PIP) -qq $(1) || $(PIP) $(1)
 # A constraint in the environment also binds the isolated environment that pip builds liontool in.
 export PIP_CONSTRAINT := constraints.txt
 # Two threads of BLAS on two cores fight with each other, and sums depend on their number.
-unit interop docs torch-suite: export OMP_NUM_THREADS := 1
+unit fuzz interop docs torch-suite: export OMP_NUM_THREADS := 1
 
-.PHONY: test demo lint format docs bench unit interop torch-suite clean
+.PHONY: test demo lint format docs bench unit fuzz interop torch-suite clean
 
 test: lint unit interop docs
 
@@ -40,6 +41,9 @@ format: $(VENV)/installed-all
 
 unit: $(VENV)/installed-all
 	$(PYTEST) -m "not interop and not gpu"
+
+fuzz: $(VENV)/installed-all
+	LIONTOOL_MUTANTS=2000 $(BIN)/pytest -q tests/test_mutants.py
 
 interop: $(VENV)/installed-all
 	$(PYTEST) -m "interop and not gpu"

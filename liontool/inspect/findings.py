@@ -37,10 +37,10 @@ KINDS: Mapping[str, Kind] = {
     "overlap": Kind(ERROR, "Two tensors, or two records, share bytes."),
     # safetensors and their indices.
     "header-size": Kind(ERROR, "The header claims more bytes than the format allows."),
-    "header-start": Kind(WARNING, "The header does not begin with { as it must."),
+    "header-start": Kind(ERROR, "The header does not begin with { as it must."),
     "bad-metadata": Kind(ERROR, "The metadata is not an object of strings."),
     "bad-entry": Kind(ERROR, "What the header says of a tensor makes no sense."),
-    "unknown-field": Kind(WARNING, "A tensor has a field that the format does not know."),
+    "unknown-field": Kind(ERROR, "A tensor has a field that the format does not know."),
     "hole": Kind(ERROR, "Bytes between two tensors belong to none."),
     "misaligned": Kind(NOTE, "Tensors do not lie at multiples of their element size."),
     "missing-shard": Kind(ERROR, "An index names a file that is not there."),

@@ -111,7 +111,7 @@ class _StrangerError(Exception):
 
 def _walker(path: Path, fault: LiontoolError | None) -> _Walker:
     """By what the file holds."""
-    if isinstance(fault, UnsafePathError):
+    if isinstance(fault, UnsafePathError) and path.is_symlink():
         return _walk_nothing
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         head = file.read(_HEAD)
@@ -121,6 +121,8 @@ def _walker(path: Path, fault: LiontoolError | None) -> _Walker:
     start = head.lstrip()
     if not head.strip(b"\0"):
         return _walk_empty
+    if _begins_with_header(head):
+        return _walk_safetensors
     if head.startswith(b"PK") or (_END in tail and fault is not None):
         return _walk_zip
     if is_legacy(head):
@@ -129,18 +131,14 @@ def _walker(path: Path, fault: LiontoolError | None) -> _Walker:
         return _walk_pickle
     if path.name.endswith(structure_index.SUFFIX):
         return _walk_index
-    if start[:1] in (b"{", b"[") and head[8:9] not in (b"{", b" "):
+    if start[:1] in (b"{", b"["):
         return _walk_json
-    if _is_safetensors(path, head, size):
-        return _walk_safetensors
-    return _walk_json if start[:1] in (b"{", b"[") else _walk_stranger
+    return _walk_safetensors if path.suffix == ".safetensors" else _walk_stranger
 
 
-def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
-    """By the header's first letter, its length, or the name of the file."""
-    length = int.from_bytes(head[:8], "little")
-    begins = head[8:].lstrip()[:1] == b"{"
-    return (begins and length <= max(size, 1 << 32)) or path.suffix == ".safetensors"
+def _begins_with_header(head: bytes) -> bool:
+    """Whether there is a length of at most 4 GB, and then the header of a safetensors file."""
+    return head[4:8] == bytes(4) and head[8:].lstrip()[:1] == b"{"
 
 
 def _walk_nothing(path: Path, name: str, found: Structure) -> None:

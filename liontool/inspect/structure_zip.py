@@ -163,9 +163,13 @@ class _Walker:
         locator = short_end.end - LOCATOR64.size
         if locator < 0 or os.pread(fd, 4, locator) != b"PK\x06\x07":
             return short_end
-        _, _, offset, _ = LOCATOR64.unpack(os.pread(fd, LOCATOR64.size, locator))
-        raw = os.pread(fd, END64.size, offset) if offset < locator else b""
-        if len(raw) != END64.size or raw[:4] != b"PK\x06\x06":
+        _, _, told, _ = LOCATOR64.unpack(os.pread(fd, LOCATOR64.size, locator))
+        # Where bytes stand before the file, it is in its usual place all the same.
+        for offset in (told, locator - END64.size):
+            raw = os.pread(fd, END64.size, offset) if 0 <= offset < locator else b""
+            if len(raw) == END64.size and raw[:4] == b"PK\x06\x06":
+                break
+        else:
             self.add("bad-directory", "directory", "the zip64 end is not where its locator says")
             return short_end
         *_, count, size, start = END64.unpack(raw)

@@ -172,17 +172,22 @@ def _alarm() -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def complaint(run: Run) -> str:
-    """What is wrong with how a run ended; "" where nothing is."""
+def complaint(run: Run, answers: tuple[int, ...] = (0,)) -> str:
+    """What is wrong with how a run ended; "" where nothing is.
+
+    Args:
+        run: The run.
+        answers: Exit codes besides 2 that it may end with.
+    """
     if run.events:
         return f"did what no reading does: {run.events[:5]}"
-    if run.code not in (0, 2):
+    if run.code not in (*answers, 2):
         return f"exit code {run.code}"
     if "Traceback" in run.err or "this is a bug" in run.err:
         return f"a bug: {run.err}"
     if any(not c.isprintable() and c != "\n" for c in run.err + run.out):
         return "control characters in the output"
-    if run.code == 0:
+    if run.code in answers:
         return "stderr is not empty" if run.err else ""
     if not isinstance(run.error, LiontoolError):
         return f"an error not raised on purpose: {run.error!r}"
