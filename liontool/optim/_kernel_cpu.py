@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from liontool.optim import _scalars
+from liontool.optim import _scalars, _sharding
 from liontool.optim._batch import Group, Piece
 from liontool.optim.kernels import cpu
 from liontool.optim.kernels.cpu_schedule import Entry
@@ -15,7 +15,7 @@ from liontool.optim.kernels.cpu_schedule import Entry
 def unsupported(piece: Piece, group: Group) -> str | None:
     """Why the kernel cannot do the step of a parameter, or None if it can."""
     counts = "agreement" in group or group["cautious_factor"] != 1
-    if counts and piece.weight.numel() != piece.numel:
+    if counts and _sharding.is_sharded(piece.param):
         return "the CPU kernel does not count over shards"
     return cpu.Plan.unsupported(piece.weight, piece.grad, piece.exp_avg, piece.residual)
 

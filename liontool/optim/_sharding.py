@@ -26,6 +26,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if _is_dtensor(tensor) else tensor
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether ranks hold different pieces of it; one of them may hold all, and others nothing."""
+    return _is_dtensor(tensor) and not all(cut.is_replicate() for cut in tensor.placements)
+
+
 def like_param(grad: Tensor, param: Tensor) -> Tensor:
     """The local piece of a gradient, cut as the parameter is cut; pending sums are made.
 
@@ -59,7 +64,7 @@ def summed(values: list[Tensor], params: list[Tensor]) -> list[Tensor]:
         The sums; the values themselves of parameters that are not sharded.
     """
     sums = list(values)
-    for mesh, members in _by_mesh(params, _is_sharded).items():
+    for mesh, members in _by_mesh(params, is_sharded).items():
         own = [_unless_replica(values[i], params[i]) for i in members]
         total = _all_reduced(torch.stack(own), mesh, "SUM")
         for i, value in zip(members, total.unbind(), strict=True):
@@ -103,10 +108,6 @@ def _is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
     # Whoever has a DTensor has imported this, which alone takes half a second.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
-
-
-def _is_sharded(tensor: Tensor) -> bool:
-    return _is_dtensor(tensor) and not all(cut.is_replicate() for cut in tensor.placements)
 
 
 def _by_mesh(params: list[Tensor], kind: Any) -> dict[DeviceMesh, list[int]]:

@@ -142,3 +142,8 @@ def test_failure_of_a_rank_is_told() -> None:
     """The tests' own processes hand back the traceback, and nobody waits for the dead."""
     with pytest.raises(AssertionError, match=r"(?s)rank 1 failed.*LookupError: lost"):
         on_ranks(2, shards.fails_on_rank_1)
+
+
+def test_all_ranks_take_one_path(two: list[dict[str, Any]]) -> None:
+    """A rank that holds a whole weight counts with those that hold nothing, and nobody waits."""
+    assert [float(rank["lone_row"]) for rank in two] == [0.75, 0.75]

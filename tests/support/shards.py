@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from liontool.optim import _sharding
+from liontool.optim import LionSF, _sharding
 
 SHAPES = [(7, 3), (5, 5), (8, 8), (3, 2), (1, 1)]
 
@@ -27,7 +27,7 @@ def on_four() -> dict[str, Any]:
 
 def on_two() -> dict[str, Any]:
     """Every check that wants 2 ranks."""
-    checks = (no_place, foreign_gradient, memory_is_shared, gathered, compiled)
+    checks = (no_place, foreign_gradient, memory_is_shared, gathered, compiled, lone_row)
     return {check.__name__: check() for check in checks}
 
 
@@ -201,3 +201,12 @@ def _after_tensor_parallelism(rows: int, columns: int) -> dict[str, Tensor]:
     parallelize_module(model, mesh["model"], {"0": ColwiseParallel(), "1": RowwiseParallel()})
     fully_shard(model, mesh=mesh["data"])
     return {f"{rows} x {columns} FSDP and TP {n}": p for n, p in model.named_parameters()}
+
+
+def lone_row() -> Tensor:
+    """A weight of one row, all of it on the first rank, after a step that counts over shards."""
+    mesh = init_device_mesh("cpu", (2,))
+    param = nn.Parameter(distribute_tensor(torch.ones(1), mesh, [Shard(0)]))
+    param.grad = distribute_tensor(torch.ones(1), mesh, [Shard(0)])
+    LionSF([param], lr=0.25).step()
+    return param.full_tensor().detach()
