@@ -44,9 +44,13 @@ def _pattern(names: Sequence[str]) -> str:
 
 def _part(words: Sequence[str]) -> str:
     different = dict.fromkeys(words)
-    if len(different) == 1:
-        return words[0]
-    return "{" + _ranges(sorted(set(map(int, different)))) + "}"
+    return words[0] if len(different) == 1 else number_ranges(map(int, different))
+
+
+def number_ranges(numbers: Iterable[int]) -> str:
+    """ "{0-11,13}"; one number alone stands as it is."""
+    found = sorted(set(numbers))
+    return str(found[0]) if len(found) == 1 else "{" + _ranges(found) + "}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:
