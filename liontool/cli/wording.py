@@ -92,7 +92,9 @@ def saving(before: int, after: int) -> str:
 
 
 def position(steps: int | None, length: float | None) -> str:
-    """ "500 of 1,000"; without what is not known."""
+    """ "500 of 1,000"; without what is not known, and "not begun" before the first."""
+    if steps is not None and steps < 0:
+        return "not begun"
     if length is None:
         return count(steps)
     return f"{count(steps)} of {length:,.0f}"

@@ -107,8 +107,9 @@ def _ending(scheduler: Scheduler, curve: Curve) -> str:
         ON: _beyond(describe(_final(scheduler)).name, falls),
     }
     verb = {True: "falls to", False: "rises to", None: "is"}[falls]
-    text = f"{_peak(curve)}by its step {curve.position + came:,} lr {verb} {_range(_ends(curve))}"
-    return text + beyond.get(curve.then, "")
+    peak, step = _peak(curve), f"{curve.position + came:,}"
+    begin = f"{peak}, by {step} it" if peak else f"by its step {step} lr"
+    return f"{begin} {verb} {_range(_ends(curve))}{beyond.get(curve.then, '')}"
 
 
 def _ends(curve: Curve) -> list[float | None]:
@@ -143,7 +144,7 @@ def _peak(curve: Curve) -> str:
     if top <= max(rates[0], rates[-1]):
         return ""
     step = (curve.position or 0) + one.steps[rates.index(top)]
-    return f"by its step {step:,} lr rises to {top:.6g}, "
+    return f"by its step {step:,} lr rises to {top:.6g}"
 
 
 def _final(scheduler: Scheduler) -> Scheduler:
