@@ -8,6 +8,7 @@ from liontool.checkpoint.document import Delete, Edit, Insert, Place, Rename, Re
 from liontool.checkpoint.formats.safetensors_file import METADATA
 from liontool.checkpoint.frameworks import Framework
 from liontool.edit.draft import Draft, Weights
+from liontool.edit.shards import index_edits
 
 
 def plan(before: Draft, after: Draft, lens: Framework | None) -> Iterator[Edit]:
@@ -17,6 +18,7 @@ def plan(before: Draft, after: Draft, lens: Framework | None) -> Iterator[Edit]:
     for old, new in zip(before.weights, after.weights, strict=True):
         if old is not new:
             yield from _weight_edits(old, new)
+    yield from index_edits(before, after)
     if after.metadata is not before.metadata:
         yield from _metadata_edits(before, after)
 

@@ -10,6 +10,7 @@ from liontool.checkpoint.frameworks import Framework, torch_layout
 from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.source import Source
 from liontool.edit.draft import Draft, Weight, Weights
+from liontool.edit.shards import INDEX
 from liontool.errors import AmbiguousError, LayoutError
 from liontool.inspect.listing import documents, is_weights
 
@@ -30,14 +31,18 @@ def draft(
     lens, checkpoint, fault = None, Checkpoint("", ()), None
     try:
         lens, checkpoint = frameworks.find(source, framework, optimizers)
-    except AmbiguousError:
-        raise
     except LayoutError as error:
-        if framework is not None or optimizers:
+        is_choice = isinstance(error, AmbiguousError) and not _is_sharded_model(source)
+        if framework is not None or optimizers or is_choice:
             raise
         fault = str(error)
     weights = tuple(_weights(source, _state_ids(checkpoint)))
     return Draft(source, checkpoint, fault, weights, _metadata(source)), lens
+
+
+def _is_sharded_model(source: Source) -> bool:
+    """Whether the folder has the index of shards, whose files are no choice but one model."""
+    return any(name.endswith(INDEX) and "/" not in name for name in source.listing())
 
 
 def _metadata(source: Source) -> Mapping[str, str] | None:

@@ -1,12 +1,15 @@
-"""JSON files of checkpoint folders, such as trainer_state.json; read with limits, never written."""
+"""JSON files of checkpoint folders, such as trainer_state.json or the index of shards."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from liontool.checkpoint.document import Value
+from liontool.checkpoint.copying import Literal, Piece
+from liontool.checkpoint.document import Edit, Key, TensorRef, Value
+from liontool.checkpoint.formats.mapping_edit import applied
 from liontool.errors import FormatError, LimitError
 
 MAX_BYTES = 256 << 20
@@ -28,6 +31,33 @@ class JsonDocument:
                 f"{path}: has {self.overhead} bytes; JSON is read up to {MAX_BYTES} bytes"
             )
         self.tree: Value = _parsed(path)
+
+    def rewritten(
+        self,
+        edits: Sequence[Edit],
+        *,
+        scan: frozenset[TensorRef],
+        provenance: Mapping[str, Any] | None,
+    ) -> list[Piece]:
+        """The pieces of the same file with `edits` of its objects; no place for the provenance."""
+        tree = _parsed(self.path)
+        by_object: dict[tuple[Key, ...], list[Edit]] = {}
+        for edit in edits:
+            by_object.setdefault(edit.place.path[:-1], []).append(edit)
+        objects = [(_object_at(tree, path), changes) for path, changes in by_object.items()]
+        for found, changes in objects:
+            after = applied(found, changes)
+            found.clear()
+            found.update(after)
+        return [Literal(json.dumps(tree, indent=2).encode() + b"\n")]
+
+
+def _object_at(tree: Value, path: tuple[Key, ...]) -> dict[str, Any]:
+    for key in path:
+        tree = tree[key]
+    if not isinstance(tree, dict):
+        raise ValueError(f"there is no object at '{'.'.join(map(str, path))}'")
+    return tree
 
 
 def _parsed(path: Path) -> Value:

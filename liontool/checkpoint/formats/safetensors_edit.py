@@ -10,17 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from liontool.checkpoint.copying import Piece
-from liontool.checkpoint.document import (
-    Delete,
-    Edit,
-    Insert,
-    Key,
-    Rename,
-    Replace,
-    Stored,
-    TensorRef,
-    Value,
-)
+from liontool.checkpoint.document import Edit, Stored, TensorRef
+from liontool.checkpoint.formats.json_file import JsonDocument
+from liontool.checkpoint.formats.mapping_edit import applied
 from liontool.checkpoint.formats.safetensors_file import METADATA, entry, header_text, pieces
 from liontool.errors import LayoutError
 
@@ -40,7 +32,13 @@ def rewritten(
     scan: frozenset[TensorRef],
     provenance: Mapping[str, Any] | None,
 ) -> list[Piece]:
-    """The pieces of the same file with `edits` applied; bodies are copied as they are."""
+    """The pieces of the same file with `edits` applied; bodies are copied as they are.
+
+    Of the index of shards it is the JSON that is edited, at `("weight_map", name)` for instance.
+    """
+    if document.shards() and all(_is_in_index(edit) for edit in edits):
+        index = JsonDocument(document.path, document.name)
+        return index.rewritten(edits, scan=scan, provenance=provenance)
     tensors, metadata = edited(document, edits, provenance)
     return pieces(tensors, metadata, scan=scan)
 
@@ -83,33 +81,14 @@ def edited(
         )
     strings = [edit for edit in edits if edit.place.path[0] == METADATA]
     others = [edit for edit in edits if edit.place.path[0] != METADATA]
-    metadata: dict[str, str] = _applied(document.facts, strings)
+    metadata: dict[str, str] = applied(document.facts, strings)
     if provenance is not None:
         metadata[PROVENANCE] = json.dumps(provenance)
-    return _applied(document.tree, others), metadata
+    return applied(document.tree, others), metadata
 
 
-def _applied(old: Mapping[str, Value], edits: Sequence[Edit]) -> dict[str, Any]:
-    """A mapping with edits of its entries; all Places are those before the first edit."""
-    changes = {edit.place.path[-1]: edit for edit in edits if not isinstance(edit, Insert)}
-    for key, edit in changes.items():
-        if key not in old:
-            raise ValueError(f"there is nothing at '{edit.place}'")
-    left = [_entry_after(key, value, changes.get(key)) for key, value in old.items()]
-    entries = [pair for pair in left if pair is not None]
-    entries += [(e.place.path[-1], e.value) for e in edits if isinstance(e, Insert)]
-    made = dict(entries)
-    if len(made) != len(entries):
-        raise ValueError("two entries would have one name")
-    return made  # type: ignore[return-value]
-
-
-def _entry_after(key: Key, value: Value, edit: Edit | None) -> tuple[Key, Value] | None:
-    if isinstance(edit, Delete):
-        return None
-    if isinstance(edit, Rename):
-        return edit.key, value
-    return (key, edit.value) if isinstance(edit, Replace) else (key, value)
+def _is_in_index(edit: Edit) -> bool:
+    return len(edit.place.path) > 1 and edit.place.path[0] != METADATA
 
 
 def _offset(tensor: TensorRef) -> int:
