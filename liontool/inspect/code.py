@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,8 @@ def _pickle(data: bytes, file: str, record: str) -> tuple[PickleCode, int]:
     graph = list(_graph(roots))
     names = _names(graph)
     protocol = protocol_of(data)
-    refusal = damage or _refusal(graph, names, protocol)
+    lone = [root for root in roots if isinstance(root, Atom)]
+    refusal = damage or _refusal(graph, lone, names, protocol)
     return PickleCode(file, record, protocol, names, refusal, damage), machine.position
 
 
@@ -216,7 +217,9 @@ def _names(graph: list[Composite]) -> tuple[Named, ...]:
     return tuple(Named(name, class_of(name), name in called) for name in sorted(named))
 
 
-def _refusal(graph: list[Composite], names: tuple[Named, ...], protocol: int) -> str:
+def _refusal(
+    graph: list[Composite], lone: list[Atom], names: tuple[Named, ...], protocol: int
+) -> str:
     """Why torch.load(weights_only=True) would stop; "" if nothing is known that would stop it."""
     strange = [short(named.name) for named in names if named.kind != PLAIN]
     if strange:
@@ -224,11 +227,8 @@ def _refusal(graph: list[Composite], names: tuple[Named, ...], protocol: int) ->
         return f"names {', '.join(strange[:_SHOWN])}{more}"
     if protocol > _NEWEST_PLAIN_PROTOCOL:
         return f"is written in protocol {protocol}"
-    for node in graph:
-        fault = _node_fault(node)
-        if fault:
-            return fault
-    return ""
+    faults = (_node_fault(node) for node in graph)
+    return next(filter(None, faults), _opcode_fault(atom.op for atom in lone))
 
 
 def _node_fault(node: Composite) -> str:
@@ -238,5 +238,9 @@ def _node_fault(node: Composite) -> str:
         return "refers to something that is no storage"
     codes = [node.op, *(change.op for change in node.changes or () if type(change) is Change)]
     codes += [child.op for child in children(node) if isinstance(child, Atom)]
+    return _opcode_fault(codes)
+
+
+def _opcode_fault(codes: Iterable[int]) -> str:
     bad = next((code for code in codes if code not in _OPCODES), None)
     return f"has the opcode {op.NAMES.get(bad, bad)}" if bad is not None else ""

@@ -104,8 +104,10 @@ class _Pair:
         self.theirs = theirs
         self.proof = proof
         self.advance = advance
-        self.left = _by_name(listed(ours), ours.checkpoint, theirs.checkpoint)
-        self.right = _by_name(listed(theirs), theirs.checkpoint, None)
+        self.left = _by_name(
+            listed(ours), _prefix(ours.checkpoint, theirs.checkpoint, proof.record)
+        )
+        self.right = _by_name(listed(theirs))
 
     def add(self, kind: str, where: str, text: str) -> None:
         self.proof.findings.append(Finding(kind, short(where), text))
@@ -156,6 +158,8 @@ class _Pair:
                 self._passthrough(name, item)
         self._added([tensor for after, _, _ in converted for tensor in _tensors_of_fields(after)])
         for after, before, ratio in converted:
+            if alone and not after.schedulers:  # a state dict has no place for them
+                before = replace(before, schedulers=())
             faults, count = field_faults(after, before, ratio, record)
             self.proof.fields += count
             self._fields(faults)
@@ -232,11 +236,8 @@ def _first(names: Sequence[str]) -> str:
     return f" ({', '.join(map(short, names[:_SHOWN]))}{more})"
 
 
-def _by_name(
-    items: Sequence[Item], checkpoint: Checkpoint | None, other: Checkpoint | None
-) -> dict[str, Item]:
+def _by_name(items: Sequence[Item], prefix: str = "") -> dict[str, Item]:
     """Items by what they are called in both; by their label where two have one name."""
-    prefix = _prefix(checkpoint, other)
     counts: dict[str, int] = {}
     for item in items:
         counts[item.name] = counts.get(item.name, 0) + 1
@@ -247,13 +248,12 @@ def _by_name(
     return found
 
 
-def _prefix(checkpoint: Checkpoint | None, other: Checkpoint | None) -> str:
+def _prefix(ours: Checkpoint | None, theirs: Checkpoint | None, record: Record | None) -> str:
     """What a state file of one optimizer lacks where the source tells several apart."""
-    if checkpoint is None or other is None or len(other.optimizers) < 2:
+    if ours is None or theirs is None or record is None or len(theirs.optimizers) < 2:
         return ""
-    if len(checkpoint.optimizers) != 1 or checkpoint.optimizers[0].label:
-        return ""
-    return f"{other.optimizers[0].label}."
+    one = len(ours.optimizers) == len(record.ratios) == 1
+    return f"{next(iter(record.ratios))}." if one else ""
 
 
 _Converted = tuple[Optimizer, Optimizer, float]
