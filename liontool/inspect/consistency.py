@@ -23,5 +23,5 @@ def consistency(opened: Opened) -> list[Finding]:
     for optimizer in checkpoint.optimizers:
         found += state_findings(optimizer, weights)
         found += group_findings(optimizer)
-        found += scheduler_findings(optimizer)
+        found += scheduler_findings(optimizer, bool(checkpoint.loose_schedulers))
     return found + list(loose_findings(checkpoint))

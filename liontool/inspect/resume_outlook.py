@@ -60,7 +60,7 @@ def _hyperparameters(optimizer: Optimizer, framework: str) -> Iterator[str]:
 
 def _schedulers(optimizer: Optimizer, curves: Sequence[Curve]) -> Iterator[str]:
     if not optimizer.schedulers:
-        yield "no scheduler's state is in the file: lr stays unless the script changes it"
+        yield "no scheduler's state in the file is its own: lr stays unless the script changes it"
     for scheduler, curve in zip(optimizer.schedulers, curves, strict=True):
         active = _active(scheduler)
         source = _SOURCES.get(describe(active).name)

@@ -21,12 +21,18 @@ _NEAR = 1e-6
 Rates = Sequence[float | None]
 
 
-def scheduler_findings(optimizer: Optimizer) -> Iterator[Finding]:
-    """What does not fit between one optimizer and its schedulers."""
+def scheduler_findings(optimizer: Optimizer, are_others: bool = False) -> Iterator[Finding]:
+    """What does not fit between one optimizer and its schedulers.
+
+    Args:
+        optimizer: As it was saved, with its schedulers.
+        are_others: Whether the file has schedulers that may be its own.
+    """
     initial = [number(group.fields.get("initial_lr")) for group in optimizer.groups]
     rates = [number(group.fields.get("lr")) for group in optimizer.groups]
     if not optimizer.schedulers:
-        yield from _scheduler_missing(optimizer, initial)
+        if not are_others:
+            yield from _scheduler_missing(optimizer, initial)
         return
     every = walk(optimizer.schedulers)
     for scheduler in every:
