@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 
 from liontool.checkpoint.formats.zip_records import CENTRAL
 from liontool.checkpoint.source import open_source
+from support.memory import peak
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="RssAnon is Linux's own figure")
 
@@ -67,29 +66,6 @@ def pretend_checksum(path: Path, name: bytes) -> None:
         line = start + file.read().index(name) - CENTRAL.size
         file.seek(line + 16)
         file.write(b"\1\2\3\4")
-
-
-def peak(*arguments: str | Path) -> int:
-    """The highest RssAnon, in bytes, of a run of the command."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "liontool", *arguments], stdout=subprocess.DEVNULL
-    ) as process:
-        highest = 0
-        while process.poll() is None:
-            highest = max(highest, anonymous(process.pid))
-            time.sleep(0.002)
-    assert process.returncode == 0
-    return highest
-
-
-def anonymous(pid: int) -> int:
-    """RssAnon of a process, in bytes; 0 once it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    lines = (line.split() for line in status.splitlines() if line.startswith("RssAnon:"))
-    return next((int(words[1]) * 1024 for words in lines), 0)
 
 
 def allowed(path: Path) -> int:

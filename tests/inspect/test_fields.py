@@ -41,7 +41,7 @@ def test_learning_rates_are_exact(run: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("groups.0.lrx", r"no field 'groups.0.lrx'; groups.0 has: parameters, weight_decay, lr, betas, "),
+        ("groups.0.lrx", r"no field 'groups.0.lrx'; groups.0 has: parameters, weight_decay, lr, "),
         ("groups.7.lr", r"no field 'groups.7'; groups has: 0, 1"),
         ("groups.0.lr.x", r"no field 'groups.0.lr.x': groups.0.lr has no fields in it"),
         ("nothing", r"no field 'nothing'; the checkpoint has: schema, path, "),
