@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from liontool.checkpoint.model import Checkpoint
 from liontool.inspect.diff_names import Renames, paired_names
 from liontool.inspect.diff_parameters import Partners
+from liontool.inspect.globs import matcher
 from liontool.inspect.listing import STATE, WEIGHT, Item
 
 _Key = Callable[[Item], Hashable]
@@ -33,28 +33,24 @@ class Matching:
     only_b: tuple[Item, ...]
     notes: tuple[str, ...] = ()
 
-    def filtered(self, globs: Sequence[str]) -> Matching:
-        """Those with a name or a label that fits one of the patterns.
+    def filtered(self, patterns: Sequence[str]) -> Matching:
+        """Those with a name that fits the patterns, see `globs.matcher`.
 
         Raises:
-            ValueError: A pattern fits nothing.
+            ValueError: They fit nothing.
         """
-        if not globs:
+        if not patterns:
             return self
-        everything = [*self.only_a, *self.only_b, *(item for pair in self.pairs for item in pair)]
-        for glob in globs:
-            if not any(_fits(item, [glob]) for item in everything):
-                raise ValueError(f"--filter {glob}: no tensor of A or B is called so")
-        return Matching(
-            tuple(pair for pair in self.pairs if any(_fits(item, globs) for item in pair)),
-            tuple(item for item in self.only_a if _fits(item, globs)),
-            tuple(item for item in self.only_b if _fits(item, globs)),
+        fits = matcher(patterns)
+        found = Matching(
+            tuple(pair for pair in self.pairs if any(fits(item.name) for item in pair)),
+            tuple(item for item in self.only_a if fits(item.name)),
+            tuple(item for item in self.only_b if fits(item.name)),
             self.notes,
         )
-
-
-def _fits(item: Item, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(text, glob) for text in {item.name, item.label} for glob in globs)
+        if not (found.pairs or found.only_a or found.only_b):
+            raise ValueError(f"--filter {' '.join(patterns)}: no tensor of A or B is called so")
+        return found
 
 
 def matched(

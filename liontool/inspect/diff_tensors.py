@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Event, Lock
-from typing import Any
 
 from liontool.checkpoint.document import Stored, TensorRef
 from liontool.checkpoint.values import is_float, span_of
-from liontool.inspect.diff_values import Tolerance, Values, compare
+from liontool.checkpoint.writing import counter
+from liontool.inspect.diff_values import Comparison, Tolerance, Values
 from liontool.inspect.listing import STATE, Item
+from liontool.measure.passes import Job, passed
 
 IDENTICAL, EQUAL, CLOSE, DIFFERENT = "identical", "equal", "close", "different"
 RESHAPED, UNREAD = "reshaped", "not compared"
@@ -24,10 +24,7 @@ MOMENTA = frozenset({"exp_avg", "momentum_buffer", "state1"})
 
 Progress = Callable[[int, int], None]
 
-# Comparing takes longer than reading, and numpy lets go of the interpreter while it computes.
-_WORKERS = min(4, os.cpu_count() or 1)
-_SHARE = 1 << 22
-_OVERHEAD = 1 << 14
+_Pairs = Mapping[int, tuple[Item, Item]]
 
 
 @dataclass(frozen=True)
@@ -80,148 +77,114 @@ def compared(
     first_only: bool = False,
     progress: Progress | None = None,
 ) -> tuple[TensorDifference, ...]:
-    """Compare tensors in their order, a few at a time.
+    """Compare tensors, all cores at a time.
 
     Args:
         pairs: The tensors of A and B.
         tolerance: What counts as the same.
         read: Whether to look at values at all.
-        first_only: Stop at the first that differs; what was not looked at is left out.
+        first_only: Stop at the first that differs; what was not looked at is "not compared".
         progress: Called with the bytes read so far, and the bytes of all.
     """
-    total = sum(item.tensor.nbytes for pair in pairs for item in pair) if read else 0
-    job = _Job(tolerance, read, first_only, progress, total)
-    if not read:
-        return tuple(map(job, pairs))
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        try:
-            return tuple(_until(_results(pool, job, pairs), first_only))
-        finally:
-            job.stop.set()
-            pool.shutdown(cancel_futures=True)
+    known = _known(pairs)
+    if read:
+        todo = {n: pair for n, pair in enumerate(pairs) if n not in known and _is_readable(pair)}
+        total = sum(item.tensor.nbytes for pair in todo.values() for item in pair)
+        passing = _Passing(tolerance, counter(progress, total))
+        known |= passing.first(todo) if first_only else passing.all(todo)
+    return tuple(_difference(a, b, known.get(n)) for n, (a, b) in enumerate(pairs))
 
 
-def _until(found: Iterator[TensorDifference], first_only: bool) -> Iterator[TensorDifference]:
-    """All of them, or those up to the first that differs."""
-    for one in found:
-        yield one
-        if first_only and one.differs:
-            return
+class _Passing:
+    """Reads pairs of tensors; those that differ in some blocks alone are read a second time.
 
+    Args:
+        tolerance: What counts as the same.
+        advance: Called with the bytes that were dealt with.
+    """
 
-def _results(pool: Executor, job: _Job, pairs: Sequence[tuple[Item, Item]]) -> Iterator[Any]:
-    """In order; only a few shares of the work are handed out ahead."""
-    ahead: deque[Future[list[TensorDifference]]] = deque()
-    for share in _shares(pairs):
-        ahead.append(pool.submit(lambda share: list(map(job, share)), share))
-        if len(ahead) > 4 * _WORKERS:
-            yield from ahead.popleft().result()
-    while ahead:
-        yield from ahead.popleft().result()
+    def __init__(self, tolerance: Tolerance, advance: Callable[[int], None] | None) -> None:
+        self._tolerance = tolerance
+        self._advance = advance or (lambda count: None)
 
+    def all(self, todo: _Pairs) -> dict[int, Values]:
+        """The values of all pairs."""
+        found = dict(self._results(todo, self._advance))
+        again = {n: todo[n] for n, one in found.items() if one.is_partial}
+        found |= self._results(again, lambda count: None, whole=True)
+        return {n: one.values(todo[n][0].tensor.shape) for n, one in found.items()}
 
-def _shares(pairs: Sequence[tuple[Item, Item]]) -> Iterator[list[tuple[Item, Item]]]:
-    """Pairs to be compared in one go: one large tensor, or many small ones."""
-    share: list[tuple[Item, Item]] = []
-    size = 0
-    for pair in pairs:
-        share.append(pair)
-        size += pair[0].tensor.nbytes + _OVERHEAD
-        if size >= _SHARE:
-            yield share
-            share, size = [], 0
-    if share:
-        yield share
+    def first(self, todo: _Pairs) -> dict[int, Values]:
+        """The values of pairs up to the first that differs."""
+        known: dict[int, Values] = {}
+        for n, one in self._results(todo, self._advance):
+            known[n] = one.values(todo[n][0].tensor.shape)
+            if one.differing:
+                break
+        return known
 
-
-class _Job:
-    """Compares one pair; called from several threads."""
-
-    def __init__(
-        self,
-        tolerance: Tolerance,
-        read: bool,
-        first_only: bool,
-        progress: Progress | None,
-        total: int,
-    ) -> None:
-        self._tolerance, self._read, self._first_only = tolerance, read, first_only
-        self._progress, self._total, self._done = progress, total, 0
-        self._lock = Lock()
-        self._files: dict[Path, tuple[int, int]] = {}
-        self.stop = Event()
-
-    def __call__(self, pair: tuple[Item, Item]) -> TensorDifference:
-        a, b = pair
-        verdict, values = self._values(a, b)
-        named = b if a.role == STATE and (a.parameter or "").isdecimal() else a
-        return TensorDifference(
-            name=named.name,
-            label_a=a.label,
-            label_b=b.label,
-            role=a.role,
-            field=a.field,
-            dtype_a=a.tensor.dtype,
-            dtype_b=b.tensor.dtype,
-            shape_a=a.tensor.shape,
-            shape_b=b.tensor.shape,
-            verdict=verdict,
-            values=values,
+    def _results(
+        self, todo: _Pairs, advance: Callable[[int], None], whole: bool = False
+    ) -> Iterator[tuple[int, Comparison]]:
+        jobs = (
+            Job((a.tensor, b.tensor), partial(self._sums, a, b, whole)) for a, b in todo.values()
         )
+        with closing(passed(jobs, advance)) as results:  # type: ignore[type-var]
+            yield from zip(todo, results, strict=False)
 
-    def _values(self, a: Item, b: Item) -> tuple[str, Values | None]:
-        old, new = a.tensor, b.tensor
-        if old.shape != new.shape:
-            return RESHAPED, None
-        if self._is_one(old, new):
-            self._advance(old.nbytes + new.nbytes)
-            return IDENTICAL, Values(old.numel, True)
-        if not self._read:
-            return UNREAD, None
-        values = compare(
-            old,
-            new,
-            self._tolerance,
-            signs=a.field in MOMENTA and is_float(old.dtype) and is_float(new.dtype),
-            first_only=self._first_only,
-            advance=self._advance,
-        )
-        return _verdict(values), values
-
-    def _advance(self, count: int) -> None:
-        if self.stop.is_set():
-            raise _Stopped
-        if self._progress is not None:
-            with self._lock:
-                self._done += count
-                self._progress(self._done, self._total)
-
-    def _is_one(self, a: TensorRef, b: TensorRef) -> bool:
-        """Whether both are the same bytes of one file, whatever its names."""
-        one, other = a.source, b.source
-        if not isinstance(one, Stored) or not isinstance(other, Stored):
-            return False
-        if (a.dtype, one.stride, one.storage.byteorder) != (
-            b.dtype, other.stride, other.storage.byteorder,
-        ):  # fmt: skip
-            return False
-        spans = span_of(a), span_of(b)
-        if spans[0].offset != spans[1].offset:
-            return False
-        return self._file(spans[0].file) == self._file(spans[1].file)
-
-    def _file(self, path: Path) -> tuple[int, int]:
-        if path not in self._files:
-            status = path.stat()
-            self._files[path] = status.st_dev, status.st_ino
-        return self._files[path]
+    def _sums(self, a: Item, b: Item, whole: bool) -> Comparison:
+        dtypes = a.tensor.dtype, b.tensor.dtype
+        signs = a.field in MOMENTA and all(map(is_float, dtypes))
+        return Comparison(dtypes, self._tolerance, signs, whole)
 
 
-class _Stopped(Exception):
-    """Nobody waits for the result any more."""
+def _is_readable(pair: tuple[Item, Item]) -> bool:
+    return pair[0].tensor.shape == pair[1].tensor.shape
 
 
-def _verdict(values: Values) -> str:
+def _known(pairs: Sequence[tuple[Item, Item]]) -> dict[int, Values]:
+    """The values of those that are the same bytes of one file, whatever its names."""
+    files: dict[Path, tuple[int, int]] = {}
+    return {
+        n: Values(a.tensor.numel, True)
+        for n, (a, b) in enumerate(pairs)
+        if _bytes(a.tensor, files) == _bytes(b.tensor, files) is not None
+    }
+
+
+def _bytes(tensor: TensorRef, files: dict[Path, tuple[int, int]]) -> object:
+    """What tells where the elements lie and what they mean; None where they are computed."""
+    source = tensor.source
+    if not isinstance(source, Stored):
+        return None
+    span = span_of(tensor)
+    if span.file not in files:
+        status = os.stat(span.file)
+        files[span.file] = status.st_dev, status.st_ino
+    look = tensor.dtype, tensor.shape, source.stride, source.storage.byteorder
+    return files[span.file], span.offset, look
+
+
+def _difference(a: Item, b: Item, values: Values | None) -> TensorDifference:
+    named = b if a.role == STATE and (a.parameter or "").isdecimal() else a
+    return TensorDifference(
+        name=named.name,
+        label_a=a.label,
+        label_b=b.label,
+        role=a.role,
+        field=a.field,
+        dtype_a=a.tensor.dtype,
+        dtype_b=b.tensor.dtype,
+        shape_a=a.tensor.shape,
+        shape_b=b.tensor.shape,
+        verdict=_verdict(values) if _is_readable((a, b)) else RESHAPED,
+        values=values,
+    )
+
+
+def _verdict(values: Values | None) -> str:
+    if values is None:
+        return UNREAD
     if values.identical:
         return IDENTICAL
     if values.differing:

@@ -1,31 +1,26 @@
-"""How the elements of two tensors differ: both are read block by block, in step.
+"""How the elements of two tensors differ: sums and counts over their blocks, in step.
 
-Blocks with the same bytes are not looked into. Of the others, float32 products are summed in rows
-of 256 in float32 and beyond that in float64, which is right to about 1e-7; where a square would
-leave the range of float32, and for all other types, everything is float64. Pairs with NaN or
-infinity stay out of the sums and are counted.
+Products of float32 numbers are summed in rows in float32 and beyond that in float64, which is right
+to about 1e-6; where squares leave the range of float32, and for all other types, everything is
+float64. Pairs with NaN or infinity stay out of the sums and are counted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from liontool.checkpoint import encoding
-from liontool.checkpoint.document import ITEM_SIZES, TensorRef
-from liontool.checkpoint.values import byte_blocks
+from liontool.checkpoint.encoding import decoded
+from liontool.measure.products import dot
 
 if TYPE_CHECKING:
     from liontool.checkpoint.encoding import Array
 
 Buffer = bytes | memoryview
 
-STEP = 1 << 16
-"""Elements that are compared at a time: their blocks and what is made of them fit into a cache."""
-
-_ROW = 256
+_PARALLEL = 0.9
+_ROUNDING = 4e-6  # rows of thousands of equal numbers are off by 1e-6
 _SAFE = 1e-30
 """A sum of squares above this has lost nothing to the smallest numbers of float32."""
 
@@ -86,9 +81,14 @@ class Sums:
     @property
     def cosine(self) -> float | None:
         """a * b / (|a| |b|); None where a side is all zeros."""
-        size = math.sqrt(self.a) * math.sqrt(self.b)
-        found = _finite(self.product / size) if size else None
-        return None if found is None else max(-1.0, min(1.0, found))
+        a, b = math.sqrt(self.a), math.sqrt(self.b)
+        if not a * b:
+            return None
+        found = self.product / (a * b)
+        if found > _PARALLEL:  # of what is missing from 1 the product alone would lose all digits
+            missing = self.difference - (a - b) ** 2
+            found = 1 - missing / (2 * a * b) if missing > _ROUNDING * self.difference else 1.0
+        return max(-1.0, min(1.0, found)) if math.isfinite(found) else None
 
     @property
     def sign_agreement(self) -> float | None:
@@ -132,147 +132,99 @@ class Values:
     sums: Sums | None = None
 
 
-def compare(
-    a: TensorRef,
-    b: TensorRef,
-    tolerance: Tolerance,
-    *,
-    signs: bool = False,
-    first_only: bool = False,
-    advance: Callable[[int], None] | None = None,
-) -> Values:
-    """Compare two tensors of one shape.
+class Comparison:
+    """The sums and counts of two tensors so far; takes in their blocks in order.
 
     Args:
-        a: The one before.
-        b: The one after; may have another dtype.
+        dtypes: Of A and B.
         tolerance: What counts as the same.
         signs: Whether to count equal signs.
-        first_only: Stop where the first difference is found; the counts are then incomplete.
-        advance: Called with the bytes of each pair of blocks.
-    """
-    import numpy as np
-
-    found: _Comparison | None = None
-    equal = 0
-    with np.errstate(all="ignore"):
-        for raw_a, raw_b in _in_step(a, b):
-            if a.dtype == b.dtype and _same_bytes(raw_a, raw_b):
-                if found is None:
-                    equal += len(raw_a)
-                else:
-                    found.add_equal(encoding.decoded(raw_a, a.dtype))
-            else:
-                found = found or _Comparison(tolerance, signs, equal // ITEM_SIZES[a.dtype])
-                found.add(encoding.decoded(raw_a, a.dtype), encoding.decoded(raw_b, b.dtype))
-            if advance is not None:
-                advance(len(raw_a) + len(raw_b))
-            if first_only and found is not None and found.differing:
-                break
-        if found is None:
-            return Values(a.numel, a.dtype == b.dtype)
-        if not first_only:
-            _add_beginning(found, a, equal)
-    return found.values(a.shape)
-
-
-def _add_beginning(found: _Comparison, a: TensorRef, length: int) -> None:
-    """Count the bytes before the first difference, which were passed over."""
-    for block in byte_blocks(a, STEP * ITEM_SIZES[a.dtype]):
-        if length <= 0:
-            return
-        found.add_equal(encoding.decoded(memoryview(block)[:length], a.dtype), beginning=True)
-        length -= len(block)
-
-
-def _in_step(a: TensorRef, b: TensorRef) -> Iterator[tuple[memoryview, memoryview]]:
-    """Blocks with as many elements of each, however each side cuts them."""
-    sizes = ITEM_SIZES[a.dtype], ITEM_SIZES[b.dtype]
-    readers = [byte_blocks(one, STEP * ITEM_SIZES[one.dtype]) for one in (a, b)]
-    rest = [memoryview(b""), memoryview(b"")]
-    while True:
-        for side in (0, 1):
-            while not rest[side]:
-                block = next(readers[side], None)
-                if block is None:
-                    return
-                rest[side] = memoryview(block)
-        count = min(len(part) // size for part, size in zip(rest, sizes, strict=True))
-        yield rest[0][: count * sizes[0]], rest[1][: count * sizes[1]]
-        rest = [part[count * size :] for part, size in zip(rest, sizes, strict=True)]
-
-
-def _same_bytes(a: memoryview, b: memoryview) -> bool:
-    import numpy as np
-
-    word = "u8" if len(a) % 8 == 0 else "u1"
-    return not np.not_equal(np.frombuffer(a, word), np.frombuffer(b, word)).any()
-
-
-class _Comparison:
-    """The sums and counts of two tensors so far.
-
-    Args:
-        tolerance: What counts as the same.
-        signs: Whether to count equal signs.
-        position: Index of the element that is compared first.
+        whole: Whether blocks with the same bytes are summed too. Most often there are none, or
+            nothing else.
     """
 
-    def __init__(self, tolerance: Tolerance, signs: bool, position: int) -> None:
-        self._tolerance, self._signs = tolerance, signs
-        self._position = position
-        self._width = 1
-        self._sums = [0.0, 0.0, 0.0, 0.0]
-        self._agreeing = self._judged = 0
+    def __init__(
+        self, dtypes: tuple[str, str], tolerance: Tolerance, signs: bool, whole: bool = False
+    ) -> None:
+        self._dtypes, self._tolerance, self._signs, self._whole = dtypes, tolerance, signs, whole
+        self._elements = 0
+        self._width = 2 if any(dtype.startswith("complex") for dtype in dtypes) else 1
         self._largest: tuple[float, int, Any, Any] | None = None
         self._nonfinite = [0, 0, 0]
+        self._sums = Sums()
+        self._identical = dtypes[0] == dtypes[1]
+        self._passed_over = False
         self.differing = 0
 
-    def add_equal(self, block: Array, beginning: bool = False) -> None:
+    @property
+    def is_partial(self) -> bool:
+        """Whether the sums lack blocks, and matter: make another one with `whole`."""
+        return self._passed_over and not self._identical
+
+    def add(self, *blocks: Buffer) -> None:
+        """Take in a block of each tensor, as many elements of one as of the other."""
+        import numpy as np
+
+        a, b = (decoded(block, dtype) for block, dtype in zip(blocks, self._dtypes, strict=True))
+        count = a.size
+        if self._width == 2:
+            a, b = _halves(a), _halves(b)
+        if self._dtypes[0] == self._dtypes[1] and _same_bytes(*blocks):
+            self._add_equal(a)
+        else:
+            self._identical = False
+            if not (a.dtype == b.dtype == np.float32 and self._add_single(a, b)):
+                self._add_double(a, b)
+        self._elements += count
+
+    def add_still(self, elements: int) -> None:
+        """Take in zeros on both sides, that nobody read."""
+        self._elements += elements
+
+    def join(self, other: Comparison) -> None:
+        """Take in what another one found in the elements that follow."""
+        if other._largest is not None and other._largest[0] > self._size:
+            size, place, a, b = other._largest
+            self._largest = size, place + self._elements * self._width, a, b
+        self._nonfinite = [x + y for x, y in zip(self._nonfinite, other._nonfinite, strict=True)]
+        self._sums += other._sums
+        self._identical &= other._identical
+        self._passed_over |= other._passed_over
+        self._elements += other._elements
+        self.differing += other.differing
+
+    @property
+    def _size(self) -> float:
+        return self._largest[0] if self._largest else 0.0
+
+    def _add_equal(self, block: Array) -> None:
         """Elements that are the same on both sides, bit for bit."""
         import numpy as np
 
-        if block.dtype.kind == "c":
-            block = block.view(block.real.dtype)
-        square = _dot(block, block)
+        if not self._whole:
+            self._passed_over = True
+            return
+        square = dot(block, block) if block.dtype == np.float32 else math.inf
         if not _SAFE < square < math.inf:
             block = block.astype(np.float64)
             finite = np.isfinite(block)
             bad = block.size - int(np.count_nonzero(finite))
-            self._nonfinite[0] += bad
-            self._nonfinite[1] += bad
+            self._nonfinite = [n + bad for n in self._nonfinite[:2]] + self._nonfinite[2:]
             block = block[finite] if bad else block
-            square = _dot(block, block)
-        self._sums = [old + new for old, new in zip(self._sums, (0, *[square] * 3), strict=True)]
-        if self._signs:
-            self._count_signs(block, block)
-        if not beginning:
-            self._position += block.size
-
-    def add(self, a: Array, b: Array) -> None:
-        """Elements that are not all the same."""
-        import numpy as np
-
-        if "c" in (a.dtype.kind, b.dtype.kind):
-            a, b = _halves(a), _halves(b)
-            self._width = 2
-        if a.dtype == b.dtype == np.float32:
-            if not self._add_single(a, b):
-                self._add_double(a, b)
-        else:
-            self._add_double(a, b)
-        self._position += a.size
+            square = dot(block, block)
+        signs = int(np.count_nonzero(block)) if self._signs else 0
+        self._sums += Sums(0.0, square, square, square, signs, signs)
 
     def _add_single(self, a: Array, b: Array) -> bool:
         """Float32 within its range; False where it is not, and then nothing was added."""
         import numpy as np
 
         difference = np.subtract(a, b)
-        sums = [_dot(difference, difference), _dot(a, a), _dot(b, b), _dot(a, b)]
+        products = (difference, difference), (a, a), (b, b), (a, b)
+        sums = [dot(*pair) for pair in products]
         if not all(_SAFE < value < math.inf for value in sums[:3]):
             return False
-        self._note_largest(difference, a, b)
-        self._count(sums, a, b)
+        self._count(sums, difference, a, b)
         return True
 
     def _add_double(self, a: Array, b: Array) -> None:
@@ -287,30 +239,23 @@ class _Comparison:
             where = np.flatnonzero(finite)
             a, b, wide_a, wide_b = a[where], b[where], wide_a[where], wide_b[where]
         distance = _distance(a, b, wide_a, wide_b)
-        sums = [_dot(distance, distance), *(_dot(*p) for p in _pairs(wide_a, wide_b))]
-        self._note_largest(distance, a, b, where)
-        self._count(sums, a, b)
+        products = (distance, distance), (wide_a, wide_a), (wide_b, wide_b), (wide_a, wide_b)
+        self._count([dot(*pair) for pair in products], distance, a, b, where)
 
-    def _count(self, sums: list[float], a: Array, b: Array) -> None:
+    def _count(
+        self, sums: list[float], distance: Array, a: Array, b: Array, where: Any = None
+    ) -> None:
         import numpy as np
 
-        self._sums = [old + new for old, new in zip(self._sums, sums, strict=True)]
+        signs = _signs(a, b) if self._signs else (0, 0)
+        self._sums += Sums(sums[0], sums[1], sums[2], sums[3], *signs)
+        self._note_largest(distance, a, b, where)
         if self._tolerance:
             wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
             allowed = self._tolerance.atol + self._tolerance.rtol * np.abs(wide_b)
             self.differing += int(np.count_nonzero(np.abs(wide_a - wide_b) > allowed))
         else:
             self.differing += int(np.count_nonzero(np.not_equal(a, b)))
-        if self._signs:
-            self._count_signs(a, b)
-
-    def _count_signs(self, a: Array, b: Array) -> None:
-        import numpy as np
-
-        more_a, more_b, less_a, less_b = a > 0, b > 0, a < 0, b < 0
-        same = np.count_nonzero(more_a & more_b) + np.count_nonzero(less_a & less_b)
-        self._agreeing += int(same)
-        self._judged += int(np.count_nonzero(more_a | more_b | less_a | less_b))
 
     def _count_nonfinite(self, a: Array, b: Array, finite: Array) -> None:
         """Those that are not finite on a side, and those of them whose bits are not the same."""
@@ -323,23 +268,26 @@ class _Comparison:
         self._nonfinite[2] += differing
         self.differing += differing
 
-    def _note_largest(self, distance: Array, a: Array, b: Array, where: Any = None) -> None:
+    def _note_largest(self, distance: Array, a: Array, b: Array, where: Any) -> None:
         """Keep the largest distance so far, its place and both elements there."""
         if not distance.size:
             return
-        low, high = distance.min(), distance.max()
-        size = max(float(high), -float(low))
-        if size > (self._largest[0] if self._largest else 0.0):
-            at = int(distance.argmax() if float(high) == size else distance.argmin())
+        low, high = float(distance.min()), float(distance.max())
+        size = max(high, -low)
+        if size > self._size:
+            at = int(distance.argmax() if high == size else distance.argmin())
             place = at if where is None else int(where[at])
-            self._largest = size, self._position + place, a[at].item(), b[at].item()
+            place += self._elements * self._width
+            self._largest = size, place, a[at].item(), b[at].item()
 
     def values(self, shape: tuple[int, ...]) -> Values:
         """The result."""
+        elements = math.prod(shape)
+        if self._identical:
+            return Values(elements, True)
         size, place, a, b = self._largest or (None, None, None, None)
-        difference, square_a, square_b, product = self._sums
         return Values(
-            elements=math.prod(shape),
+            elements=elements,
             identical=False,
             differing=self.differing,
             largest=size,
@@ -349,24 +297,24 @@ class _Comparison:
             nonfinite_a=self._nonfinite[0],
             nonfinite_b=self._nonfinite[1],
             nonfinite_differing=self._nonfinite[2],
-            sums=Sums(difference, square_a, square_b, product, self._agreeing, self._judged),
+            sums=self._sums,
         )
 
 
-def _pairs(a: Array, b: Array) -> tuple[tuple[Array, Array], ...]:
-    return (a, a), (b, b), (a, b)
-
-
-def _dot(a: Array, b: Array) -> float:
-    """The sum of products, rows in the precision of the arrays, all rows in float64."""
+def _same_bytes(a: Buffer, b: Buffer) -> bool:
     import numpy as np
 
-    if a.dtype != np.float32:
-        return float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
-    whole = a.size // _ROW * _ROW
-    rows = np.einsum("ij,ij->i", a[:whole].reshape(-1, _ROW), b[:whole].reshape(-1, _ROW))
-    rest = np.dot(a[whole:].astype(np.float64), b[whole:].astype(np.float64))
-    return float(rows.sum(dtype=np.float64) + rest)
+    word = "u8" if len(a) % 8 == 0 else "u1"
+    return not np.not_equal(np.frombuffer(a, word), np.frombuffer(b, word)).any()
+
+
+def _signs(a: Array, b: Array) -> tuple[int, int]:
+    """How many pairs have the same sign, and how many are not both zero."""
+    import numpy as np
+
+    more_a, more_b, less_a, less_b = a > 0, b > 0, a < 0, b < 0
+    same = np.count_nonzero(more_a & more_b) + np.count_nonzero(less_a & less_b)
+    return int(same), int(np.count_nonzero(more_a | more_b | less_a | less_b))
 
 
 def _halves(array: Array) -> Array:

@@ -12,8 +12,10 @@ import torch
 
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.source import open_source
-from liontool.inspect import diff_values
-from liontool.inspect.diff_values import Sums, Tolerance, Values, compare
+from liontool.inspect.diff_tensors import compared
+from liontool.inspect.diff_values import Sums, Tolerance, Values
+from liontool.inspect.listing import STATE, Item
+from liontool.measure import passes
 
 EXACT = Tolerance()
 Pair = Callable[[torch.Tensor, torch.Tensor], tuple[TensorRef, TensorRef]]
@@ -31,11 +33,23 @@ def pair(tmp_path: Path) -> Pair:
     return save
 
 
-@pytest.fixture(params=[7, diff_values.STEP], ids=["small blocks", "blocks"])
-def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Elements of a block."""
-    monkeypatch.setattr(diff_values, "STEP", request.param)
-    return int(request.param)
+@pytest.fixture(params=[False, True], ids=["blocks", "small blocks"])
+def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test with all in one block, and with several parts of several blocks."""
+    if request.param:
+        monkeypatch.setattr(passes, "BLOCK", 7)
+        monkeypatch.setattr(passes, "_PART", 50)
+
+
+def compare(
+    a: TensorRef, b: TensorRef, tolerance: Tolerance, signs: bool = False, **options: bool
+) -> Values:
+    """The values of one pair, signs counted as those of momenta are."""
+    field = "exp_avg" if signs else None
+    items = tuple(Item("x", "x", STATE, tensor, field=field) for tensor in (a, b))
+    (found,) = compared([items], tolerance, **options)
+    assert found.values is not None
+    return found.values
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -46,7 +60,7 @@ def wide(tensor: torch.Tensor) -> np.ndarray:
     return tensor.double().numpy()
 
 
-def check(found: Values, a: torch.Tensor, b: torch.Tensor, rel: float = 1e-7) -> None:
+def check(found: Values, a: torch.Tensor, b: torch.Tensor, rel: float = 1e-6) -> None:
     """All distances are what NumPy makes of the same numbers in float64."""
     x, y = wide(a), wide(b)
     assert found.sums is not None
@@ -66,13 +80,26 @@ def check(found: Values, a: torch.Tensor, b: torch.Tensor, rel: float = 1e-7) ->
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
-def test_against_numpy(pair: Pair, step: int, dtype: str, scale: float) -> None:
+def test_against_numpy(pair: Pair, step: None, dtype: str, scale: float) -> None:
     """Every dtype, in one block and in many."""
     a = (noise(37, 29) * scale).to(getattr(torch, dtype))
     b = (a.float() + noise(37, 29, seed=1) * scale / 10).to(a.dtype)
     b[3:9] = a[3:9]
     a[0, :5] = 0
     check(compare(*pair(a, b), EXACT, signs=True), a, b)
+
+
+@pytest.mark.parametrize("distance", [1e-1, 1e-3, 1e-6])
+def test_nearly_parallel(pair: Pair, distance: float) -> None:
+    """Of a cosine close to 1 the digits of what is missing are right."""
+    a = noise(30_000)
+    b = a + distance * noise(30_000, seed=1)
+    x, y = wide(a), wide(b)
+    cross = np.linalg.norm(y - x * (x @ y) / (x @ x)) / np.linalg.norm(y)  # the sine
+    found = compare(*pair(a, b), EXACT)
+    assert found.sums is not None
+    assert found.sums.cosine is not None
+    assert 1 - found.sums.cosine == pytest.approx(1 - math.sqrt(1 - cross**2), rel=1e-3)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-19, 1e18, 1e30])
@@ -86,12 +113,12 @@ def test_far_from_one(pair: Pair, scale: float) -> None:
 def test_constant_tensors(pair: Pair) -> None:
     """Where all rounding errors point the same way the sums are still right to 1e-6."""
     a, b = torch.full((100_003,), 1 / 3), torch.full((100_003,), 0.1)
-    check(compare(*pair(a, b), EXACT, signs=True), a, b, rel=1e-6)
+    check(compare(*pair(a, b), EXACT, signs=True), a, b)
 
 
 def test_large_tensor_and_its_beginning(pair: Pair) -> None:
     """Blocks before the first difference count, though nobody looked into them at first."""
-    a = noise(3 * diff_values.STEP + 5)
+    a = noise(3 * passes._PART + 5)
     b = a.clone()
     b[-3] += 1
     found = compare(*pair(a, b), EXACT, signs=True)
@@ -100,7 +127,7 @@ def test_large_tensor_and_its_beginning(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("other", ["float64", "bfloat16", "float16"])
-def test_recast(pair: Pair, step: int, other: str) -> None:
+def test_recast(pair: Pair, step: None, other: str) -> None:
     """Two dtypes are compared as numbers, and are never identical."""
     a = noise(11, 13)
     b = a.to(getattr(torch, other))
@@ -112,7 +139,7 @@ def test_recast(pair: Pair, step: int, other: str) -> None:
         check(found, a, b)
 
 
-def test_identical(pair: Pair, step: int) -> None:
+def test_identical(pair: Pair, step: None) -> None:
     """The same bits are told as such, NaN included."""
     a = noise(50)
     a[7] = math.nan
@@ -132,7 +159,7 @@ def test_odd_shapes(pair: Pair, shape: tuple[int, ...]) -> None:
         assert found.identical
 
 
-def test_views_that_do_not_lie_in_order(pair: Pair, step: int) -> None:
+def test_views_that_do_not_lie_in_order(pair: Pair, step: None) -> None:
     """Transposed and strided tensors are compared element by element."""
     base = noise(24, 30)
     a = base.t()
@@ -151,7 +178,7 @@ def test_zeros_of_both_signs(pair: Pair) -> None:
     assert (found.sums.relative_l2, found.sums.sign_agreement) == (0.0, None)
 
 
-def test_nonfinite(pair: Pair, step: int) -> None:
+def test_nonfinite(pair: Pair, step: None) -> None:
     """NaN and infinity stay out of the distances; only equal bits are the same."""
     nan, inf = math.nan, math.inf
     a = torch.tensor([nan, nan, inf, inf, 1.0, 2.0, -inf, 3.0, 5.0])
@@ -240,12 +267,12 @@ def test_signs(pair: Pair) -> None:
     assert found.sums.sign_agreement == 2 / 4
 
 
-def test_stops_at_the_first_difference(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_at_the_first_difference(pair: Pair) -> None:
     """Whoever only asks whether something differs does not wait for the rest."""
-    monkeypatch.setattr(diff_values, "STEP", 10)
-    read: list[int] = []
-    compare(*pair(torch.zeros(100), torch.ones(100)), EXACT, first_only=True, advance=read.append)
-    assert read == [80]
+    a, b = pair(torch.zeros(100), torch.ones(100))
+    same, other = Item("same", "", STATE, a), Item("other", "", STATE, b)
+    found = compared([(same, same), (same, other), (other, same)], EXACT, first_only=True)
+    assert [one.verdict for one in found] == ["identical", "different", "not compared"]
 
 
 def test_sums_add_up(pair: Pair) -> None:
