@@ -11,6 +11,7 @@ from liontool.inspect.lr_curve import Curve, GroupCurve
 _WIDTH = 60
 _ROWS = 4
 _MOST_CURVES = 8
+_OTHER_COLUMNS = 54  # beside a spark line
 
 
 def show(page: render.Page, curve: Curve) -> None:
@@ -40,7 +41,7 @@ def _picture(page: render.Page, curve: Curve) -> None:
 def _lines(page: render.Page, curve: Curve) -> None:
     """A spark line for each curve, all of them to one scale."""
     shown = curve.curves[:_MOST_CURVES]
-    top, width = max(map(_peak, shown)), min(_width(page), 40)
+    top, width = max(map(_peak, shown)), max(10, min(40, page.width - _OTHER_COLUMNS))
     page.table(
         ("group", f"lr from step {curve.position:,} to {_last(curve):,}", "now", "peak", "end"),
         [
@@ -58,7 +59,7 @@ def _lines(page: render.Page, curve: Curve) -> None:
 
 
 def _width(page: render.Page) -> int:
-    return min(_WIDTH, page.width - 20)
+    return max(10, min(_WIDTH, page.width - 20))
 
 
 def _same_shape(curves: Sequence[GroupCurve]) -> bool:
