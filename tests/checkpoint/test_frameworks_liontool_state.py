@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from liontool.checkpoint.copying import write
-from liontool.checkpoint.document import TensorRef
+from liontool.checkpoint.document import Delete, Insert, Place, Rename, Replace, TensorRef
 from liontool.checkpoint.formats.safetensors_file import pieces
 from liontool.checkpoint.frameworks import liontool_state
 from liontool.checkpoint.model import Checkpoint
@@ -101,3 +102,34 @@ def test_metadata_is_json(tmp_path: Path, text: str) -> None:
         write(pieces({}, facts), file.fileno())
     with pytest.raises(LiontoolError, match="param_groups is not JSON"):
         liontool_state.find(open_source(tmp_path / "x.safetensors"))
+
+
+def test_the_plan_is_of_tensors_and_texts(tmp_path: Path) -> None:
+    """Tensors are told by what they are; groups and schedulers are one text each."""
+    before = found(tmp_path / "x.safetensors")
+    assert before is not None
+    assert liontool_state.plan(before, before) == []
+    (optimizer,) = before.optimizers
+    slot, group = optimizer.slots["a"], optimizer.groups[0]
+    group = replace(group, params=("b",), names=("b",), fields=group.fields.replaced({"lr": 0.5}))
+    other, new = from_scalars("float32", [2.0]), from_scalars("float32", [3.0])
+
+    def planned(**state: TensorRef) -> list[Any]:
+        fields = slot.state.without("exp_avg").replaced(state)
+        slots = {"b": replace(slot, key="b", name="b", state=fields)}
+        changed = replace(optimizer, slots=slots, groups=(group,))
+        return liontool_state.plan(before, replace(before, optimizers=(changed,)))
+
+    text = json.dumps([{"lr": 0.5, "betas": [0.9, 0.99], "params": ["b"]}])
+    groups = Replace(Place("", ("__metadata__", "liontool.param_groups")), text)
+    old = Place("", ("state.a.exp_avg",))
+    assert planned(exp_avg=slot.state["exp_avg"]) == [Rename(old, "state.b.exp_avg"), groups]
+    assert planned(exp_avg=other, z=new) == [
+        Delete(old),
+        Insert(Place("", ("state.b.exp_avg",)), other),
+        Insert(Place("", ("state.b.z",)), new),
+        groups,
+    ]
+    changed = {"a": replace(slot, state=slot.state.replaced({"exp_avg": other}))}
+    after = replace(before, optimizers=(replace(optimizer, slots=changed),))
+    assert liontool_state.plan(before, after) == [Replace(old, other)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from liontool.checkpoint.document import Delete, Insert, Place, Replace
+from liontool.checkpoint.document import Delete, Insert, Place, Rename, Replace
 from liontool.checkpoint.model import (
     Checkpoint,
     Fields,
@@ -126,6 +126,46 @@ def test_plan_of_shared_state():
     assert plan(before, replace(before, optimizers=tuple(changed))) == [
         Replace(one.slots[0].state.place / "exp_avg", "first")
     ]
+
+
+def _with_two_slots():
+    checkpoint = _checkpoint()
+    (optimizer,) = checkpoint.optimizers
+    state = Fields({"exp_avg": object()}, ROOT / "state" / "b")
+    slots = {**optimizer.slots, "b": Slot("b", state, name="b")}
+    return replace(checkpoint, optimizers=(replace(optimizer, slots=slots),))
+
+
+def test_plan_of_slots_that_go_and_get_other_keys():
+    """They are told by where they lie; the fields in them are compared all the same."""
+    before = _with_two_slots()
+    (optimizer,) = before.optimizers
+    slot = optimizer.slots["b"]
+    state = slot.state.replaced({"exp_avg": "new"})
+    changed = replace(optimizer, slots={"c": replace(slot, key="c", state=state)})
+    assert plan(before, replace(before, optimizers=(changed,))) == [
+        Delete(ROOT / "state" / 0),
+        Rename(ROOT / "state" / "b", "c"),
+        Replace(ROOT / "state" / "b" / "exp_avg", "new"),
+    ]
+
+
+def test_plan_of_parameters():
+    """A group that lists others gets a new list."""
+    before = _checkpoint()
+    (optimizer,) = before.optimizers
+    group = replace(optimizer.groups[0], params=(1,))
+    after = replace(before, optimizers=(replace(optimizer, groups=(group,)),))
+    assert plan(before, after) == [Replace(ROOT / "param_groups" / 0 / "params", [1])]
+
+
+def test_slots_without_a_place_cannot_go():
+    """Lenses whose state lies in no mapping have a plan of their own."""
+    group = ParamGroup(Fields({"lr": 0.1}), (0,))
+    before = Checkpoint("own", (Optimizer("", (group,), {0: Slot(0, Fields({}))}),))
+    after = replace(before, optimizers=(replace(before.optimizers[0], slots={}),))
+    with pytest.raises(LookupError, match="the state of '0' has no place in a file"):
+        plan(before, after)
 
 
 def test_labels_of_slots():

@@ -20,6 +20,7 @@ from liontool.checkpoint.document import (
     Key,
     Opaque,
     Place,
+    Rename,
     Replace,
     Span,
     Storage,
@@ -424,3 +425,27 @@ def test_edits_of_an_optimizer_file() -> None:
     assert [path[-1] for path, _ in tensors(again.value)] == ["step", "exp_avg"] * 3
     assert list(again.value["param_groups"][0]["betas"]) == [0.9, 0.99]
     assert Storage(Span(Path("x"), 0, 0)) != again.value["state"][0]["step"].source.storage
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+def test_keys_get_other_names(protocol: int) -> None:
+    """Order and values stay; a key that stands elsewhere too stays there."""
+    name = "weight"
+    value = {name: 1, "b": {name: 2}, "names": [name, name]}
+    found = edited(value, Rename(at(name), "w"), Rename(at("b", name), 7), protocol=protocol)
+    assert found == {"w": 1, "b": {7: 2}, "names": [name, name]}
+    assert list(found) == ["w", "b", "names"]
+
+
+def test_keys_may_change_places() -> None:
+    """All Places are those before the first edit."""
+    assert edited({"a": 1, "b": 2}, Rename(at("a"), "b"), Rename(at("b"), "a")) == {"b": 1, "a": 2}
+    ordered = collections.OrderedDict(a=1, b=2)
+    found = edited(ordered, Rename(at("a"), "c"), Delete(at("b")))
+    assert found == collections.OrderedDict(c=1)
+
+
+def test_only_keys_get_other_names() -> None:
+    """An item of a list has none."""
+    with pytest.raises(ValueError, match=r"'a\.0' has no key that could be renamed"):
+        edited({"a": [1]}, Rename(at("a", 0), "x"))
