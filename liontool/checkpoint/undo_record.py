@@ -14,13 +14,16 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from liontool.checkpoint.document import Span
 from liontool.checkpoint.reading import opened, read_into
 from liontool.errors import ReadError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 SUFFIX = ".undo"
 MOST_RECORDS = 16
@@ -31,7 +34,7 @@ _FACTS = ("header_bytes", "file_bytes", "sample_sha256")
 _MOST_BYTES = 1 << 27
 _MOST_FACTS = 1 << 12
 _SAMPLE = 1 << 16
-_DIGEST = sha256().digest_size
+_DIGEST = 32  # bytes of a SHA-256
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Record:
         """As it stands in the file."""
         facts = dict(zip(_FACTS, (len(self.old), self.file_bytes, self.sample), strict=True))
         data = _MAGIC + json.dumps(facts).encode() + b"\n" + self.old + self.new
-        return data + sha256(data).digest()
+        return data + _sha256(data).digest()
 
     def is_of(self, fd: int, path: Path) -> bool:
         """Whether the open file is the one that the record was made for, whatever its header."""
@@ -78,7 +81,7 @@ def sample(fd: int, path: Path, start: int) -> str:
     """SHA-256 of the first, the middle and the last bytes behind `start`."""
     length = max(os.fstat(fd).st_size - start, 0)
     count = min(_SAMPLE, length)
-    digest = sha256()
+    digest = _sha256()
     for offset in (0, (length - count) // 2, length - count):
         digest.update(read(fd, Span(path, start + offset, count)))
     return digest.hexdigest()
@@ -144,7 +147,7 @@ def _record(fd: int, start: int) -> Record | None:
         return None
     end = body + 2 * length
     data = _bytes(fd, start, end + _DIGEST)
-    if data[end:] != sha256(data[:end]).digest():
+    if data[end:] != _sha256(data[:end]).digest():
         return None
     return Record(data[body : body + length], data[body + length : end], size, str(digest))
 
@@ -170,3 +173,10 @@ def _is_sound(header: bytes) -> bool:
         return isinstance(json.loads(header[8:]), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _sha256(data: bytes = b"") -> _Hash:
+    """Hashes are imported when one is made: every reader comes by here, and few have to hash."""
+    from hashlib import sha256
+
+    return sha256(data)
