@@ -22,7 +22,7 @@ from liontool.checkpoint.values import byte_blocks, span_of
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Elements of each tensor in a block: what is made of them stays in a core's cache."""
 
 _PART = 1 << 22
