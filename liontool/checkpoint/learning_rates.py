@@ -18,6 +18,9 @@ from liontool.checkpoint.plain_values import plain
 GROUP_KEYS = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
 """Absolute learning rates in a parameter group. OneCycleLR keeps its whole curve there."""
 
+REFERENCE_KEYS = ("reference_lr", "max_lr_snapshot")
+"""Learning rates in a group that a decay is relative to, in our Lion's and in timm's."""
+
 SCHEDULER_KEYS = frozenset(
     {"base_lrs", "_last_lr", "eta_min", "max_lrs", "min_lrs", "default_min_lr", "_init_lrs"}
 )
@@ -41,7 +44,8 @@ class Kind:
             equal; None where code outside the file computes the learning rate.
         end: The field that says how long it runs.
         moves: The field that says what it moves, where that may be something else than `lr`.
-        note: What is to be done outside the file.
+        note: What is to be done outside the file; `{divide}` and `{multiply}` are what to do.
+        decays: Weight decays that it drives besides.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Kind:
     end: str = ""
     moves: str = ""
     note: str = ""
+    decays: frozenset[str] = frozenset()
 
     def fits(self, state: Mapping[Any, Value]) -> bool:
         """Whether `state` is that of a scheduler of this kind."""
@@ -82,8 +87,9 @@ FOREIGN: tuple[Kind, ...] = (
         _kind("Megatron's scheduler", "max_lr min_lr lr_decay_style num_steps",
               rates="max_lr min_lr", end="lr_decay_steps"),
         constant=None,
-        note="Megatron compares it with its arguments, and it sets the weight decay too: divide "
-        "--lr and --min-lr, multiply --weight-decay, and give --override-opt_param-scheduler",
+        note="Megatron compares it with its arguments, and it sets the weight decay too: {divide} "
+        "--lr and --min-lr, {multiply} --weight-decay, and give --override-opt_param-scheduler",
+        decays=frozenset({"start_wd", "end_wd"}),
     ),
 )  # fmt: skip
 """Schedulers that are not torch's, told by their keys alone."""
@@ -125,6 +131,17 @@ def rate_keys(scheduler: Scheduler) -> tuple[str, ...]:
     """The fields of a scheduler's own state that hold absolute learning rates."""
     kind = kind_of(scheduler)
     names = SCHEDULER_KEYS | (kind.rates if kind else frozenset())
+    return tuple(name for name in scheduler.fields if name in names)
+
+
+def decay_keys(scheduler: Scheduler) -> tuple[str, ...]:
+    """The fields of a scheduler's own state that hold absolute weight decays."""
+    names: set[str] = set()
+    for kind in KINDS:
+        if kind.keys <= scheduler.fields.keys():
+            names |= kind.decays
+            if kind.moves and scheduler.fields[kind.moves] == "weight_decay":
+                names |= kind.rates
     return tuple(name for name in scheduler.fields if name in names)
 
 
@@ -200,12 +217,17 @@ def number(value: Value) -> float | None:
         return None
 
 
-def notes(schedulers: Sequence[Scheduler]) -> tuple[str, ...]:
-    """Sentences about what cannot be scaled, because the file does not hold or name it."""
+def notes(schedulers: Sequence[Scheduler], verb: str = "divide") -> tuple[str, ...]:
+    """Sentences about what cannot be scaled, because the file does not hold or name it.
+
+    Args:
+        schedulers: With those that are nested in them.
+        verb: What is to be done to a learning rate elsewhere: "divide", or "change".
+    """
     found: list[str] = []
     for scheduler in walk(schedulers):
         for check in (_code_note, _kind_note, _unknown_note):
-            note = check(scheduler)
+            note = check(scheduler, verb)
             if note and note not in found:
                 found.append(note)
     return tuple(found)
@@ -222,7 +244,7 @@ def walk(schedulers: Sequence[Scheduler]) -> list[Scheduler]:
     return found
 
 
-def _code_note(scheduler: Scheduler) -> str:
+def _code_note(scheduler: Scheduler, verb: str) -> str:
     objects = [
         ", ".join(map(str, item))
         for name in ("lr_lambdas", "_scale_fn_custom")
@@ -232,22 +254,25 @@ def _code_note(scheduler: Scheduler) -> str:
     if objects:
         return (
             f"{_named(scheduler)}: a function object keeps {objects[0]} in the file, left as "
-            "found; divide what is an absolute learning rate among them in your script"
+            f"found; {verb} what is an absolute learning rate among them in your script"
         )
     if "lr_lambdas" in scheduler.fields:
         return (
             f"{_named(scheduler)}: its factor is code, not in the file; if it is made of an "
-            "initial and a minimum learning rate, leave both as they are or divide both"
+            f"initial and a minimum learning rate, leave both as they are or {verb} both"
         )
     return ""
 
 
-def _kind_note(scheduler: Scheduler) -> str:
+def _kind_note(scheduler: Scheduler, verb: str) -> str:
     kind = kind_of(scheduler)
-    return f"{_named(scheduler)}: {kind.note}" if kind and kind.note else ""
+    if kind is None or not kind.note:
+        return ""
+    multiply = "multiply" if verb == "divide" else verb
+    return f"{_named(scheduler)}: {kind.note.format(divide=verb, multiply=multiply)}"
 
 
-def _unknown_note(scheduler: Scheduler) -> str:
+def _unknown_note(scheduler: Scheduler, verb: str) -> str:
     if kind_of(scheduler) is not None:
         return ""
     scaled = set(rate_keys(scheduler))
@@ -256,12 +281,12 @@ def _unknown_note(scheduler: Scheduler) -> str:
     if left:
         return (
             f"{_named(scheduler)}: its class is not known, and {', '.join(left)} may hold a "
-            "learning rate; left as found, divide it in your script"
+            f"learning rate; left as found, {verb} it in your script"
         )
     if not scaled:
         return (
             f"{_named(scheduler)}: it keeps no learning rate in the file, so the script or a "
-            "configuration sets it: divide it there"
+            f"configuration sets it: {verb} it there"
         )
     return ""
 

@@ -9,9 +9,12 @@ from typing import Any
 from liontool.checkpoint.document import Edit
 from liontool.checkpoint.frameworks import Framework
 from liontool.edit.draft import Draft
+from liontool.edit.hyperparameters import change
 from liontool.edit.planning import plan
+from liontool.edit.states import restate
+from liontool.edit.strip import strip
 from liontool.edit.structure import drop, keep, metadata, rename
-from liontool.edit.words import Drop, Keep, Metadata, Rename, Word
+from liontool.edit.words import Drop, Keep, Metadata, Rename, Scale, Set, State, Strip, Word
 from liontool.errors import EditError, LiontoolError
 
 Rule = Callable[[Draft, Any], Draft]
@@ -22,6 +25,10 @@ RULES: Mapping[type[Word], Rule] = {
     Drop: drop,
     Keep: keep,
     Metadata: metadata,
+    Set: change,
+    Scale: change,
+    State: restate,
+    Strip: strip,
 }
 
 

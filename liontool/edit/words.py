@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from liontool.edit.literals import factor, literal
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Scale(Word):
 
 @dataclass(frozen=True)
 class State(Word):
-    """`exp_avg:bf16`, `exp_avg:zeros`: state tensors are cast or emptied.
+    """`exp_avg:bf16`, `exp_avg:zeros@head.*`: state tensors are cast or emptied.
 
     Attributes:
         name: Which state: "exp_avg".
@@ -131,16 +134,58 @@ def parse(words: Sequence[str]) -> tuple[Word, ...]:
 
 
 USAGE = (
-    "an edit is rename:OLD=NEW, drop:GLOB, keep:GLOB or meta.KEY=VALUE, "
-    "for example drop:state.*.exp_avg_sq"
+    "an edit is KEY=VALUE, KEY=xFACTOR, groups.N.KEY=VALUE, STATE:bf16, STATE:zeros, "
+    "rename:OLD=NEW, drop:GLOB, keep:GLOB, meta.KEY=VALUE, names:MODEL_FILE or strip; "
+    "for example lr=3e-5"
 )
+
+ZEROS = "zeros"
+_CASTS = {
+    "bf16": "bfloat16", "bfloat16": "bfloat16",
+    "fp16": "float16", "float16": "float16",
+    "fp32": "float32", "float32": "float32",
+    ZEROS: ZEROS,
+}  # fmt: skip
+_HYPERPARAMETER = re.compile(r"(?:groups\.(\d{1,9})\.)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_STATE = re.compile(r"([A-Za-z_][\w:]*):([\w]+)(?:@(.*))?", re.DOTALL)
 
 
 def _word(text: str) -> Word:
     for prefix, read in _READERS.items():
         if text.startswith(prefix):
             return read(text, text.removeprefix(prefix))
+    if text == "strip":
+        return Strip(text)
+    found = _HYPERPARAMETER.fullmatch(text)
+    if found is not None:
+        return _hyperparameter(text, *found.groups())
+    found = _STATE.fullmatch(text)
+    if found is not None:
+        return _state(text, *found.groups())
     raise ValueError(f"'{text}' is no edit; {USAGE}")
+
+
+def _hyperparameter(text: str, index: str | None, name: str, value: str) -> Set | Scale:
+    group = None if index is None else int(index)
+    try:
+        by = factor(value)
+        return (
+            Set(text, name, literal(value), group) if by is None else Scale(text, name, by, group)
+        )
+    except ValueError as error:
+        raise ValueError(f"'{text}': {error}") from None
+
+
+def _state(text: str, name: str, to: str, glob: str | None) -> State:
+    if to not in _CASTS:
+        raise ValueError(f"'{text}': state becomes one of {', '.join(_CASTS)}, not '{to}'")
+    return State(text, name, _CASTS[to], "*" if glob is None else _pattern(text, glob))
+
+
+def _names(text: str, file: str) -> Names:
+    if not file:
+        raise ValueError(f"'{text}' lacks the file that has the names, after the colon")
+    return Names(text, file)
 
 
 def _rename(text: str, rest: str) -> Rename:
@@ -162,7 +207,7 @@ def _keep(text: str, glob: str) -> Keep:
 
 def _pattern(text: str, glob: str) -> str:
     if not glob:
-        raise ValueError(f"'{text}' lacks the name, or the pattern of names, after the colon")
+        raise ValueError(f"'{text}' lacks the name, or the pattern of names, at its end")
     return glob
 
 
@@ -178,4 +223,5 @@ _READERS: Mapping[str, Callable[[str, str], Word]] = {
     "drop:": _drop,
     "keep:": _keep,
     "meta.": _metadata,
+    "names:": _names,
 }

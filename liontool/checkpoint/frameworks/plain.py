@@ -58,9 +58,14 @@ def _told(tree: Value, keys: Sequence[str]) -> float | None:
     return next((value for value in numbers if value is not None), None)
 
 
+def told_step(tree: Value) -> float | None:
+    """How many steps the file itself says were made."""
+    return _told(tree, _STEP_KEYS)
+
+
 def _step(tree: Value, optimizers: Sequence[Optimizer]) -> int | None:
     """What the file says, or else what the first parameter with state says."""
-    step = _told(tree, _STEP_KEYS)
+    step = told_step(tree)
     if step is None:
         slots = (slot for optimizer in optimizers for slot in optimizer.slots.values())
         step = next((number(slot.state.get("step")) for slot in slots), None)
