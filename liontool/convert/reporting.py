@@ -58,7 +58,7 @@ def conversion_report(
         package=settings.package,
         momentum=settings.momentum,
         optimizers=tuple(optimizer_report(*parts) for parts in optimizers),
-        notices=(*_notices(result, lens, place), *obstacles),
+        notices=(*_torn(source), *_notices(result, lens, place), *obstacles),
         bytes_before=source.size,
         bytes_after=bytes_after,
         state_bytes_before=sum(one.state_bytes for one in before.optimizers),
@@ -74,6 +74,11 @@ def class_that_loads(settings: Settings) -> str:
     """Class and version, for state files: "liontool.optim.Lion 0.1.0"."""
     words = settings.lion.imports[settings.to].split()
     return f"{words[1]}.{words[3]} {__version__}"
+
+
+def _torn(source: Source) -> Iterator[Notice]:
+    """What was read through the record of an edit that broke off."""
+    return (Notice("torn-header", text) for text in source.notices())
 
 
 def _notices(result: Converted, lens: Framework, place: Destination) -> Iterator[Notice]:

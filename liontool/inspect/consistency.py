@@ -10,16 +10,16 @@ from liontool.inspect.state_checks import state_findings, weight_dtypes
 
 
 def consistency(opened: Opened) -> list[Finding]:
-    """What does not fit, optimizer by optimizer; nothing where there is none.
+    """What does not fit, optimizer by optimizer, and what was said while the files were read.
 
     Args:
         opened: The checkpoint.
     """
     checkpoint = opened.checkpoint
+    found = [Finding("torn-header", "", text) for text in opened.source.notices()]
     if checkpoint is None:
-        return []
+        return found
     weights = weight_dtypes(opened)
-    found: list[Finding] = []
     for optimizer in checkpoint.optimizers:
         found += state_findings(optimizer, weights)
         found += group_findings(optimizer)

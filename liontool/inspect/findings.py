@@ -42,6 +42,9 @@ KINDS: Mapping[str, Kind] = {
     "bad-entry": Kind(ERROR, "What the header says of a tensor makes no sense."),
     "unknown-field": Kind(ERROR, "A tensor has a field that the format does not know."),
     "hole": Kind(ERROR, "Bytes between two tensors belong to none."),
+    "torn-header": Kind(
+        ERROR, "An edit of the header in place broke off; the old one is read from its record."
+    ),
     "misaligned": Kind(NOTE, "Tensors do not lie at multiples of their element size."),
     "missing-shard": Kind(ERROR, "An index names a file that is not there."),
     "missing-tensor": Kind(ERROR, "An index names a tensor that its shard does not have."),

@@ -17,7 +17,7 @@ from liontool.checkpoint import undo_record
 from liontool.checkpoint.system import SYSTEM
 from liontool.errors import EditError, LiontoolError, OutputExistsError, PublishError
 from liontool.inspect.opening import opened
-from support.edited_runs import load, network, save_plain, save_shards
+from support.edited_runs import load, network, save_plain, save_shards, tear
 from support.faults import Faults, unsupported
 
 WORD = "drop:state.head.*"
@@ -270,12 +270,7 @@ def test_a_second_name_keeps_what_it_has(state: Path) -> None:
 def test_a_torn_header_is_read_and_then_restored(state: Path) -> None:
     """Commands that only read say so and write nothing; the next edit in place mends it."""
     edit_checkpoint(state, ["meta.author=me"], in_place=True)
-    record = undo_record.newest(state)
-    assert record is not None
-    pairs = zip(record.old, record.new, strict=True)
-    half = [i for i, (old, new) in enumerate(pairs) if old != new][3]
-    torn = record.new[:half] + record.old[half:]
-    state.write_bytes(torn + state.read_bytes()[len(torn) :])
+    torn = tear(state)
     report = edit_checkpoint(state, ["meta.title=x"], dry_run=True)
     assert [notice.id for notice in report.notices] == ["torn-header"]
     assert state.read_bytes()[: len(torn)] == torn

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from liontool.checkpoint import undo_record
+
 
 def network() -> torch.nn.Module:
     """Two layers and a head."""
@@ -77,3 +79,14 @@ def save_shards(folder: Path) -> dict[str, torch.Tensor]:
     index: Mapping[str, Any] = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return tensors
+
+
+def tear(path: Path) -> bytes:
+    """Leave the header of an edited file as a crash does: parts of both; gives those bytes."""
+    record = undo_record.newest(path)
+    assert record is not None
+    pairs = zip(record.old, record.new, strict=True)
+    half = [i for i, (old, new) in enumerate(pairs) if old != new][3]
+    torn = record.new[:half] + record.old[half:]
+    path.write_bytes(torn + path.read_bytes()[len(torn) :])
+    return torn
