@@ -15,6 +15,7 @@ from liontool.checkpoint.learning_rates import GROUP_KEYS, number, walk
 from liontool.checkpoint.model import ParamGroup, Scheduler
 from liontool.inspect.schedules.course import CODE, WAITS, Course, NotTold, Setting
 from liontool.inspect.schedules.rules import course, epoch_of
+from liontool.inspect.schedules.trainer import Factor
 
 _POINTS = 60
 _FEWEST_POINTS = 12
@@ -63,18 +64,24 @@ class Curve:
     reason: str | None = None
 
 
-def remaining(scheduler: Scheduler, groups: Sequence[ParamGroup]) -> Curve:
+def remaining(
+    scheduler: Scheduler, groups: Sequence[ParamGroup], factor: tuple[Factor, int] | None = None
+) -> Curve:
     """The rest of the curve of each group that `scheduler` drives.
 
     Args:
         scheduler: As it was saved.
         groups: The optimizer's groups, as they were saved with it.
+        factor: What a framework's code makes of a step, and its last step: for a LambdaLR.
     """
     position = None
     try:
         position = epoch_of(scheduler)
         alike = _alike(scheduler, groups)
-        courses = [_course(scheduler, groups, same[0], position) for same in alike]
+        settings = [
+            Setting(scheduler, groups[same[0]].fields, same[0], position, factor) for same in alike
+        ]
+        courses = [course(setting) for setting in settings]
         then, span = courses[0].then, min(_LONGEST, max(one.span for one in courses))
         if then in (CODE, WAITS) and not span:
             return Curve(position, 0, then, ())
@@ -87,12 +94,6 @@ def remaining(scheduler: Scheduler, groups: Sequence[ParamGroup]) -> Curve:
         return Curve(position, span, then, tuple(curves))
     except (NotTold, ArithmeticError, ValueError) as error:
         return Curve(position, 0, "", (), str(error))
-
-
-def _course(
-    scheduler: Scheduler, groups: Sequence[ParamGroup], index: int, position: int
-) -> Course:
-    return course(Setting(scheduler, groups[index].fields, index, position))
 
 
 def _alike(scheduler: Scheduler, groups: Sequence[ParamGroup]) -> list[tuple[int, ...]]:

@@ -12,6 +12,8 @@ from liontool.inspect.schedules.course import FAILS, ON, STAYS
 _BY_GROUP = "it multiplies the lr that is in the group, so that a change there lasts"
 _BY_BASE = "it computes it from base_lrs: a change of the group's lr alone lasts one step"
 
+_CODE = "LambdaLR or MultiplicativeLR"
+
 # By what each class computes the next learning rate.
 _SOURCES = {
     "StepLR": _BY_GROUP,
@@ -26,7 +28,7 @@ _SOURCES = {
     "OneCycleLR": "it computes it from the group's initial_lr, max_lr and min_lr: "
     "a change of lr alone lasts one step",
     "SWALR": "it goes on from the group's lr to its swa_lr",
-    "LambdaLR or MultiplicativeLR": "LambdaLR computes it from base_lrs, whatever lr the group has",
+    _CODE: "LambdaLR computes it from base_lrs, whatever lr the group has",
 }
 
 
@@ -40,7 +42,7 @@ def outlook(optimizer: Optimizer, framework: str, curves: Sequence[Curve]) -> tu
     """
     return (
         *_hyperparameters(optimizer, framework),
-        *_schedulers(optimizer, curves),
+        *_schedulers(optimizer, framework, curves),
         *_cycled(optimizer),
         *_order(optimizer, framework),
     )
@@ -58,7 +60,7 @@ def _hyperparameters(optimizer: Optimizer, framework: str) -> Iterator[str]:
     yield f"{text}: the next step is made with lr {_range(rates)}"
 
 
-def _schedulers(optimizer: Optimizer, curves: Sequence[Curve]) -> Iterator[str]:
+def _schedulers(optimizer: Optimizer, framework: str, curves: Sequence[Curve]) -> Iterator[str]:
     if not optimizer.schedulers:
         yield "no scheduler's state in the file is its own: lr stays unless the script changes it"
     for scheduler, curve in zip(optimizer.schedulers, curves, strict=True):
@@ -71,6 +73,8 @@ def _schedulers(optimizer: Optimizer, curves: Sequence[Curve]) -> Iterator[str]:
             yield f"then {name} sets {after}{inside}; {source}"
         elif source:
             yield f"then {source}"
+        if framework == "hf-trainer" and describe(scheduler).name == _CODE and curve.curves:
+            yield "the curve is TrainingArguments', of the same folder, which give the lr of now"
         if ending := _ending(scheduler, curve):
             yield ending
 

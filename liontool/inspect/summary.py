@@ -22,6 +22,7 @@ from liontool.inspect.listing import TENSOR_FILES
 from liontool.inspect.lr_curve import Curve, remaining
 from liontool.inspect.opening import opened
 from liontool.inspect.resume_outlook import outlook
+from liontool.inspect.schedules.trainer import trainer_factor
 from liontool.states import MOMENT, recognise
 
 SCHEMA = 2
@@ -218,16 +219,18 @@ def _step(checkpoint: Checkpoint) -> int | None:
 
 
 def _optimizers(checkpoint: Checkpoint) -> Iterator[OptimizerSummary]:
-    return (_optimizer(optimizer, checkpoint.framework) for optimizer in checkpoint.optimizers)
+    return (_optimizer(optimizer, checkpoint) for optimizer in checkpoint.optimizers)
 
 
-def _optimizer(optimizer: Optimizer, framework: str) -> OptimizerSummary:
+def _optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> OptimizerSummary:
     slots = optimizer.slots
     found = recognise(
         (group.fields for group in optimizer.groups), (slot.state.keys() for slot in slots.values())
     )
     moments = [slot.state[MOMENT] for slot in slots.values() if MOMENT in slot.state]
-    curves = [remaining(scheduler, optimizer.groups) for scheduler in optimizer.schedulers]
+    is_trainer = checkpoint.framework == "hf-trainer"
+    factor = trainer_factor(checkpoint.facts) if is_trainer else None
+    curves = [remaining(one, optimizer.groups, factor) for one in optimizer.schedulers]
     lion = sum(moment.nbytes for moment in moments if isinstance(moment, TensorRef))
     return OptimizerSummary(
         label=optimizer.label,
@@ -243,7 +246,7 @@ def _optimizer(optimizer: Optimizer, framework: str) -> OptimizerSummary:
         bytes_adamw=2 * lion if moments else None,
         bytes_lion=lion if moments else None,
         schedulers=tuple(map(_scheduler, optimizer.schedulers, curves)),
-        resume=outlook(optimizer, framework, curves),
+        resume=outlook(optimizer, checkpoint.framework, curves),
     )
 
 

@@ -252,6 +252,19 @@ def test_code_is_not_guessed(tmp_path: Path) -> None:
     assert (curve.then, curve.span, curve.curves) == ("is code", 0, ())
 
 
+@pytest.mark.parametrize(("factor", "then"), [(0.5, "stays"), (0.6, "is code")])
+def test_code_that_is_known_is_believed_if_it_gives_the_rate_of_now(
+    factor: float, then: str, tmp_path: Path
+) -> None:
+    """What a framework's arguments say of a LambdaLR counts only where it fits the file."""
+    optimizer = two_groups()
+    scheduler = torch_schedulers.LambdaLR(optimizer, lambda step: 0.5)
+    found, groups = saved(optimizer, scheduler, tmp_path)
+    curve = remaining(found, groups, (lambda step: factor, 20))
+    assert curve.then == then
+    assert curve.span == (20 if then == "stays" else 0)
+
+
 def test_code_inside_a_sequence_leaves_a_gap(tmp_path: Path) -> None:
     """What follows the part that is code is known again."""
     optimizer = two_groups()

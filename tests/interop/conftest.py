@@ -7,6 +7,7 @@ from importlib.util import find_spec
 _NEEDS = {
     "test_hf_trainer.py": ("transformers", "accelerate", "lion_pytorch"),
     "test_lightning.py": ("lightning",),
+    "test_trainer_curve.py": ("transformers", "accelerate"),
 }
 
 collect_ignore = [name for name, packages in _NEEDS.items() if None in map(find_spec, packages)]

@@ -61,8 +61,8 @@ def find(source: Source) -> Checkpoint | None:
     found = torch_layout.search(source.document(_OPTIMIZER))
     schedulers = torch_layout.search(source.document(_SCHEDULER)).schedulers
     optimizers, loose = pair(found.optimizers, schedulers)
-    step, epoch = _progress(source)
-    facts = _arguments(source, files)
+    step, epoch, last = _progress(source)
+    facts = _arguments(source, files) | ({} if last is None else {"max_steps": last})
     checkpoint = Checkpoint("hf-trainer", optimizers, loose, step, epoch, facts)
     if not optimizers:
         raise MissingOptimizerError(
@@ -119,11 +119,13 @@ def _check_complete(path: Path, files: Collection[str]) -> None:
         )
 
 
-def _progress(source: Source) -> tuple[int | None, float | None]:
+def _progress(source: Source) -> tuple[int | None, float | None, int | None]:
+    """Steps and epochs so far, and steps in all."""
     state = source.document(_STATE).tree
     if not isinstance(state, Mapping):
         raise FormatError(f"{source.path / _STATE}: is not a JSON object")
-    return torch_layout.count(state.get("global_step")), number(state.get("epoch"))
+    steps, last = (torch_layout.count(state.get(name)) for name in ("global_step", "max_steps"))
+    return steps, number(state.get("epoch")), last
 
 
 def _arguments(source: Source, files: Collection[str]) -> dict[str, Any]:

@@ -34,12 +34,15 @@ class Setting:
         group: The group's fields.
         index: The group's.
         epoch: How often the scheduler was stepped.
+        factor: What a framework's code multiplies base_lrs with, and its last step; None where
+            that is not known.
     """
 
     scheduler: Scheduler
     group: Fields
     index: int
     epoch: int
+    factor: tuple[Callable[[int], float], int] | None = None
 
     def number(self, name: str) -> float:
         """A number of the scheduler's state."""

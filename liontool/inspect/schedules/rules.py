@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from liontool.checkpoint.document import Value
-from liontool.checkpoint.learning_rates import kind_of
+from liontool.checkpoint.learning_rates import kind_of, number
 from liontool.checkpoint.model import Scheduler
 from liontool.inspect.schedules import products, waves
 from liontool.inspect.schedules.course import (
@@ -42,6 +43,14 @@ def _plateau(s: Setting) -> Course:
 
 
 def _code(s: Setting) -> Course:
+    lr = number(s.group.get("lr"))
+    if s.factor is not None and lr is not None:
+        factor, end = s.factor
+        base = s.base
+        # What is known of the code is believed where it gives the rate that is in the file.
+        if math.isclose(base * factor(s.epoch), lr, rel_tol=1e-6):
+            left = max(0, end - s.epoch)
+            return Course(lambda lr, epoch, n: base * factor(epoch + n), lambda lr: UNKNOWN, left)
     return Course(lambda lr, epoch, n: lr if not n else UNKNOWN, lambda lr: UNKNOWN, 0, CODE)
 
 
