@@ -176,8 +176,8 @@ class UpdateSums:
         inverse = root + self._eps
         np.reciprocal(inverse, out=inverse)
         self.phi += dot(root, inverse)
-        inverse *= first
-        squares = np.square(inverse, out=inverse)
+        squares = inverse * first  # of the wider type, if they differ
+        np.square(squares, out=squares)
         least = (STALE / self._factor) ** 2
         self.moving += len(squares)
         self.stale += len(squares) - int(np.count_nonzero(squares >= least))

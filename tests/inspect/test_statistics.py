@@ -114,6 +114,19 @@ def test_moments_of_every_type(tmp_path: Path, dtype: torch.dtype) -> None:
     assert group.updates.stale == pytest.approx(expected.stale)
 
 
+@pytest.mark.parametrize("wide", ["exp_avg", "exp_avg_sq"])
+def test_moments_of_two_types(tmp_path: Path, wide: str) -> None:
+    """Moments may differ in their types."""
+    state = {"step": torch.tensor(200.0), "exp_avg": torch.ones(9), "exp_avg_sq": torch.ones(9)}
+    state[wide] = state[wide].double()
+    group = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
+    saved = {"state": {0: state}, "param_groups": [{**group, "params": [0]}]}
+    torch.save(saved, tmp_path / "o.pt")
+    (found,) = statistics(tmp_path / "o.pt").groups
+    assert found.updates is not None
+    assert found.updates.update_rms == pytest.approx(math.sqrt(1 - 0.999**200), rel=1e-5)
+
+
 def test_json(found: Statistics) -> None:
     """Statistics are a JSON document with the version of the schema."""
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
