@@ -10,11 +10,12 @@ from liontool.checkpoint.document import Edit
 from liontool.checkpoint.frameworks import Framework
 from liontool.edit.draft import Draft
 from liontool.edit.hyperparameters import change
+from liontool.edit.names import attach
 from liontool.edit.planning import plan
 from liontool.edit.states import restate
 from liontool.edit.strip import strip
 from liontool.edit.structure import drop, keep, metadata, rename
-from liontool.edit.words import Drop, Keep, Metadata, Rename, Scale, Set, State, Strip, Word
+from liontool.edit.words import Drop, Keep, Metadata, Names, Rename, Scale, Set, State, Strip, Word
 from liontool.errors import EditError, LiontoolError
 
 Rule = Callable[[Draft, Any], Draft]
@@ -28,6 +29,7 @@ RULES: Mapping[type[Word], Rule] = {
     Set: change,
     Scale: change,
     State: restate,
+    Names: attach,
     Strip: strip,
 }
 

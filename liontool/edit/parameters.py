@@ -9,7 +9,8 @@ from typing import TypeGuard
 from liontool.checkpoint.document import Value
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Slot
 
-_NAMES = "param_names"
+NAMES = "param_names"
+"""Where a group keeps the names of its parameters."""
 
 
 def names(optimizer: Optimizer) -> dict[int | str, str]:
@@ -65,11 +66,11 @@ def _with_names(
     fields: Fields, count: int, change: Callable[[Sequence[str]], Iterable[str]]
 ) -> Fields:
     """The fields with `param_names` changed, where they are the names of the parameters."""
-    old = fields.get(_NAMES)
+    old = fields.get(NAMES)
     if not _are_names(old, count):
         return fields
     new = list(change(old))
-    return fields if new == list(old) else fields.replaced({_NAMES: new})
+    return fields if new == list(old) else fields.replaced({NAMES: new})
 
 
 def _are_names(value: Value, count: int) -> TypeGuard[Sequence[str]]:
