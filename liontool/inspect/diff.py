@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from os import PathLike
 from typing import Any
 
@@ -132,12 +133,18 @@ class Diff:
 
         NaN and infinities become "nan", "inf" and "-inf".
         """
+        shallow = {one.name: getattr(self, one.name) for one in dataclass_fields(self)}
         found: dict[str, Any] = json_value(
             {
                 "schema": SCHEMA,
                 "same": self.same,
-                **asdict(self),
+                **shallow,
+                "a": asdict(self.a),
+                "b": asdict(self.b),
+                "tolerance": asdict(self.tolerance),
                 "fields": [{**asdict(one), "factor": one.factor} for one in self.fields],
+                "only_a": [asdict(one) for one in self.only_a],
+                "only_b": [asdict(one) for one in self.only_b],
                 "tensors": [_tensor_dict(one) for one in self.tensors],
             }
         )
