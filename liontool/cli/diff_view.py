@@ -161,7 +161,7 @@ def _cells(one: FieldDifference) -> tuple[str, str]:
 def _factor(one: FieldDifference) -> str:
     """ "x 3" or "/ 3" for what is no count."""
     factor = one.factor
-    if factor is None or factor <= 0 or _is_count(one.a):
+    if factor is None or factor <= 0 or one.part == RUN or _is_count(one.a):
         return ""
     mark, size = ("x", factor) if factor >= 1 else ("/", 1 / factor)
     return f"{mark} {size:.6g}"
