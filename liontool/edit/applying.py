@@ -67,6 +67,8 @@ def edited(before: Draft, lens: Framework | None, words: Sequence[Word]) -> Edit
             after = RULES[type(word)](after, word)
         except LiontoolError as error:
             faults.append((word, error))
+        except RecursionError:
+            faults.append((word, EditError("a value is nested too deeply, or in itself")))
     if faults:
         raise EditError("; ".join(f"'{word.text}': {error}" for word, error in faults))
     return Edited(before, after, tuple(plan(before, after, lens)))
