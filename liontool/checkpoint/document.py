@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 # A value in the tree. Recursive types help neither mypy nor the reader here.
 Value = Any
@@ -201,6 +201,11 @@ class Document(Protocol):
     @property
     def overhead(self) -> int:
         """Bytes of headers and pickles, everything but tensor data."""
+
+
+def is_list(value: Value) -> TypeGuard[Sequence[Value]]:
+    """Whether `value` is a list or a tuple, or stands for one."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def is_tuple(value: Sequence[Value]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from liontool.checkpoint.document import TensorRef, Value
+from liontool.checkpoint.document import TensorRef, Value, is_list
 from liontool.checkpoint.learning_rates import GROUP_KEYS, number, rate_keys, walk
 from liontool.checkpoint.model import Optimizer, ParamGroup, Scheduler, Slot
 from liontool.checkpoint.plain_values import plain
@@ -40,7 +40,7 @@ def check_schedulers(schedulers: Sequence[Scheduler]) -> None:
     for scheduler in walk(schedulers):
         for name in rate_keys(scheduler):
             value = scheduler.fields[name]
-            items = value if _is_list(value) else (value,)
+            items = value if is_list(value) else (value,)
             if any(item is not None and number(item) is None for item in items):
                 raise _wrong(f"scheduler {scheduler.label}", name, "numbers", value)
 
@@ -90,14 +90,10 @@ def _is_moment(value: Value) -> bool:
 
 
 def _are_betas(value: Value) -> bool:
-    if not _is_list(value) or len(value) < 2:
+    if not is_list(value) or len(value) < 2:
         return False
     betas = [number(beta) for beta in value]
     return all(beta is not None and 0 <= beta < 1 for beta in betas)
-
-
-def _is_list(value: Value) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _wrong(where: str, name: str, wanted: str, found: Value) -> LayoutError:

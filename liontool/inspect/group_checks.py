@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import isfinite
 
-from liontool.checkpoint.document import Value
+from liontool.checkpoint.document import Value, is_list
 from liontool.checkpoint.learning_rates import cycled_betas, number
 from liontool.checkpoint.model import Optimizer, ParamGroup
 from liontool.checkpoint.plain_values import plain
@@ -57,7 +57,7 @@ def group_label(optimizer: Optimizer, index: int) -> str:
 def _wrong(group: ParamGroup) -> Iterator[str]:
     for name in _NOT_NEGATIVE:
         value = group.fields.get(name)
-        if value is None or (name == "eps" and _is_list(value)):
+        if value is None or (name == "eps" and is_list(value)):
             continue
         found = number(value)
         if found is None or not isfinite(found) or found < 0:
@@ -67,14 +67,10 @@ def _wrong(group: ParamGroup) -> Iterator[str]:
 
 
 def _are_betas(value: Value) -> bool:
-    if not _is_list(value) or len(value) < 2:
+    if not is_list(value) or len(value) < 2:
         return False
     betas = (number(beta) for beta in value)
     return all(beta is not None and 0 <= beta < 1 for beta in betas)
-
-
-def _is_list(value: Value) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _lion(optimizer: Optimizer, group: ParamGroup, where: str) -> Iterator[Finding]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TypeGuard
 
-from liontool.checkpoint.document import Value
+from liontool.checkpoint.document import is_list
 from liontool.checkpoint.learning_rates import GROUP_KEYS, number, walk
 from liontool.checkpoint.model import ParamGroup, Scheduler
 from liontool.inspect.schedules.course import CODE, WAITS, Course, NotTold, Setting
@@ -101,17 +100,13 @@ def _alike(scheduler: Scheduler, groups: Sequence[ParamGroup]) -> list[tuple[int
     if not groups:
         raise NotTold("there are no groups")
     fields = (one.fields.get(n) for one in walk([scheduler]) for n in ("base_lrs", "max_lrs"))
-    lists = [values for values in fields if _is_list(values)]
+    lists = [values for values in fields if is_list(values)]
     found: dict[tuple[float | None, ...], list[int]] = {}
     for index, group in enumerate(groups):
         own = [number(group.fields.get(name)) for name in GROUP_KEYS]
         noted = [number(values[index]) for values in lists if index < len(values)]
         found.setdefault((*own, *noted), []).append(index)
     return [tuple(same) for same in found.values()]
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[Value]]:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _steps(span: int, points: int, corners: Iterable[int]) -> tuple[int, ...]:

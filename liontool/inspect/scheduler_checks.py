@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import isclose
 
-from liontool.checkpoint.document import Value
+from liontool.checkpoint.document import Value, is_list
 from liontool.checkpoint.learning_rates import describe, kind_of, number, walk
 from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler
 from liontool.inspect.findings import Finding
@@ -73,7 +73,7 @@ def _scheduler_missing(optimizer: Optimizer, initial: Rates) -> Iterator[Finding
 def _counts(scheduler: Scheduler, groups: int) -> Iterator[Finding]:
     for name in _RATE_LISTS:
         values = scheduler.fields.get(name)
-        if _is_list(values) and len(values) != groups:
+        if is_list(values) and len(values) != groups:
             text = f"{name} has {len(values)} entries for {groups} groups: its step fails"
             yield Finding("rate-count", name_of(scheduler), text)
 
@@ -112,7 +112,7 @@ def _last_lr(schedulers: Sequence[Scheduler], rates: Rates) -> Iterator[Finding]
 
 def _differing(noted: Value, found: Rates) -> str:
     """The first group in which they differ, in words; "" where there is none."""
-    if not _is_list(noted):
+    if not is_list(noted):
         return ""
     for i, (left, right) in enumerate(zip(map(number, noted), found, strict=False)):
         if left is not None and right is not None and not isclose(left, right, rel_tol=_NEAR):
@@ -151,7 +151,3 @@ def _some(values: Value) -> str:
     numbers = [f"{found:.6g}" for value in values or () if (found := number(value)) is not None]
     different = list(dict.fromkeys(numbers))
     return ", ".join(different[:4]) + (", ..." if len(different) > 4 else "")
-
-
-def _is_list(value: Value) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))

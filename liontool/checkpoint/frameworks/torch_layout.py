@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any
 
-from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value
+from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value, is_list
 from liontool.checkpoint.frameworks.weights import weights_by_name
 from liontool.checkpoint.learning_rates import FOREIGN, number
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Scheduler, Slot
@@ -98,7 +98,7 @@ def is_optimizer(value: Value) -> bool:
         isinstance(state, Mapping)
         and all(isinstance(key, (int, str)) for key in state)
         and all(isinstance(entry, Mapping) for entry in state.values())
-        and _is_list(groups)
+        and is_list(groups)
         and len(groups) > 0
         and all(_is_group(group) for group in groups)
     )
@@ -257,7 +257,7 @@ def _nodes(
     todo: list[tuple[tuple[Key, ...], Value]] = [((), start)]
     while todo:
         path, value = todo.pop()
-        if id(value) in seen or not (isinstance(value, (Mapping, Opaque)) or _is_list(value)):
+        if id(value) in seen or not (isinstance(value, (Mapping, Opaque)) or is_list(value)):
             continue
         seen.add(id(value))
         yield path, value
@@ -268,7 +268,7 @@ def _nodes(
 def _entries(value: Value) -> Iterator[tuple[Key, Value]]:
     if isinstance(value, Mapping):
         yield from value.items()
-    elif _is_list(value):
+    elif is_list(value):
         yield from enumerate(value)
     elif isinstance(value, Opaque):
         yield value.name, value.state
@@ -276,7 +276,7 @@ def _entries(value: Value) -> Iterator[tuple[Key, Value]]:
 
 def _children(value: Mapping[Any, Value]) -> Sequence[Mapping[Any, Value]]:
     children = value.get("_schedulers")
-    if not _is_list(children) or not all(isinstance(child, Mapping) for child in children):
+    if not is_list(children) or not all(isinstance(child, Mapping) for child in children):
         return ()
     return children
 
@@ -293,12 +293,8 @@ def _descendants(value: Mapping[Any, Value]) -> Iterator[Mapping[Any, Value]]:
             todo.extend(_children(child))
 
 
-def _is_list(value: Value) -> TypeGuard[Sequence[Value]]:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
 def _is_group(value: Value) -> bool:
-    if not isinstance(value, Mapping) or not _is_list(value.get("params")):
+    if not isinstance(value, Mapping) or not is_list(value.get("params")):
         return False
     return all(isinstance(key, (int, str)) for key in value["params"])
 
@@ -306,7 +302,7 @@ def _is_group(value: Value) -> bool:
 def _group(value: Mapping[Any, Value], place: Place, known: dict[int, Fields]) -> ParamGroup:
     params = tuple(value["params"])
     names = value.get("param_names")
-    if not _is_list(names) or len(names) != len(params):
+    if not is_list(names) or len(names) != len(params):
         names = params
     named = all(isinstance(name, str) for name in names)
     own = {name: item for name, item in value.items() if name != "params"}
