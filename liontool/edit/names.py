@@ -190,5 +190,5 @@ def _notes(optimizer: Optimizer, found: Match) -> Iterator[Notice]:
     if stateless:
         yield Notice(
             "named-without-state",
-            f"{where}{stateless} of {count} parameters have a name and no state: frozen ones, it may be",
+            f"{where}{stateless} of {count} parameters have a name and no state; are they frozen?",
         )

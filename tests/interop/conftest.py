@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 _NEEDS = {
+    "test_edit_hf_trainer.py": ("transformers", "accelerate"),
+    "test_edit_lightning.py": ("lightning",),
     "test_hf_trainer.py": ("transformers", "accelerate", "lion_pytorch"),
     "test_lightning.py": ("lightning",),
     "test_trainer_curve.py": ("transformers", "accelerate"),

@@ -184,3 +184,66 @@ def test_lion(tmp_path):
     liontool.load_optimizer(report.output, fresh)
     (group,) = fresh.param_groups
     assert (group["lr"], group["reference_lr"], group["weight_decay"]) == (5e-4, 5e-4, 0.1)
+
+
+def test_names_and_structure(tmp_path):
+    """Named, renamed, cut and rounded, the rest still arrives at the parameters of its names."""
+    saved(tmp_path / "run.pt", SCHEDULERS["StepLR"])
+    path = tmp_path / "run.pt"
+    words = (f"names:{path}", "rename:0=body.in", "rename:2=body.out", "drop:body.in.bias")
+    report = liontool.edit_checkpoint(path, [*words, "exp_avg:bf16", "exp_avg_sq:bf16@*.weight"])
+    before, after = torch.load(path, weights_only=True), torch.load(report.output)
+    names = [name for group in after["optimizer"]["param_groups"] for name in group["param_names"]]
+    assert names == list(after["model"]) == ["body.in.weight", "body.out.weight", "body.out.bias"]
+    body = torch.nn.ModuleDict({"in": torch.nn.Linear(4, 8, bias=False)})
+    body["out"] = torch.nn.Linear(8, 2)
+    model = torch.nn.ModuleDict({"body": body})
+    model.load_state_dict(after["model"])
+    optimizer = torch.optim.AdamW(
+        [{"params": list(layer.named_parameters(f"body.{n}"))} for n, layer in body.items()]
+    )
+    optimizer.load_state_dict(after["optimizer"])
+    moments = [optimizer.state[param] for param in model.parameters()]
+    kept = [before["optimizer"]["state"][i] for i in (0, 2, 3)]
+    for moment, old in zip(moments, kept, strict=True):
+        assert torch.equal(moment["exp_avg"], old["exp_avg"].bfloat16().float())
+    shuffled = torch.optim.AdamW(
+        [
+            {"params": body["out"].parameters()},
+            {"params": body["in"].parameters()},
+        ]
+    )
+    liontool.load_optimizer(report.output, shuffled, model)
+    assert torch.equal(shuffled.state[body["in"].weight]["exp_avg"], moments[0]["exp_avg"])
+    assert [group["lr"] for group in shuffled.param_groups] == [
+        group["lr"] for group in reversed(optimizer.param_groups)
+    ]
+
+
+@pytest.mark.parametrize("word", ["strip", "exp_avg:zeros"])
+def test_without_moments(word, tmp_path):
+    """A run without its momentum goes on, at the rates that were to come."""
+    wanted = saved(tmp_path / "run.pt", SCHEDULERS["SequentialLR"])
+    report = liontool.edit_checkpoint(tmp_path / "run.pt", [word])
+    rates, optimizer = resumed(report.output, SCHEDULERS["SequentialLR"])
+    assert rates == wanted
+    steps = {int(state["step"]) for state in optimizer.state.values()}
+    assert steps == {STEPS if word == "strip" else SAVED_AT + STEPS}
+
+
+@pytest.mark.parametrize("words", [["lr=x0.5", "strip"], ["lr=x0.5", "exp_avg:bf16"]])
+def test_state_file(words, tmp_path):
+    """A state file of liontool, too, is loaded by its own loader after any word."""
+    saved(tmp_path / "run.pt", SCHEDULERS["StepLR"], (1e-3, 1e-3))
+    output = tmp_path / "state.safetensors"
+    liontool.convert_checkpoint(tmp_path / "run.pt", lr_ratio=2, output=output)
+    report = liontool.edit_checkpoint(output, words, in_place=True)
+    model = network()
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters()}]
+    optimizer = Lion(groups, lr=1.0)
+    liontool.load_optimizer(report.output, optimizer, model)
+    lr = torch.load(tmp_path / "run.pt")["optimizer"]["param_groups"][0]["lr"]
+    assert optimizer.param_groups[1]["lr"] == lr / 4
+    assert bool(optimizer.state) == ("strip" not in words)
+    train(model, optimizer, S.StepLR(optimizer, 5), 3)
+    assert all(bool(state["exp_avg"].any()) for state in optimizer.state.values())
