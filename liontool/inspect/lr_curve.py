@@ -20,6 +20,7 @@ _POINTS = 60
 _FEWEST_POINTS = 12
 _MOST_POINTS = 480
 _MOST_CORNERS = 24
+_MOST_CURVES = 64
 _LONGEST = 10**9
 
 
@@ -52,7 +53,7 @@ class Curve:
         span: Over how many further steps it is drawn; 0 where nothing changes any more.
         then: What comes after them: "stays", "goes on", "fails" (torch raises an error), "waits
             for a metric", "is code"; "" where `reason` is set.
-        curves: One for all groups that have the same.
+        curves: One for all groups that have the same; the first 64 where there are more.
         reason: Why there is none, else None.
     """
 
@@ -76,7 +77,7 @@ def remaining(
     position = None
     try:
         position = epoch_of(scheduler)
-        alike = _alike(scheduler, groups)
+        alike = _alike(scheduler, groups)[:_MOST_CURVES]
         settings = [
             Setting(scheduler, groups[same[0]].fields, same[0], position, factor) for same in alike
         ]

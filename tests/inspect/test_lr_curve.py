@@ -244,6 +244,16 @@ def test_groups_with_the_same_rates_share_a_curve(tmp_path: Path) -> None:
     assert [one.groups for one in curve.curves] == [(0, 1, 2, 4), (3,)]
 
 
+def test_thousands_of_groups() -> None:
+    """The number of curves, and of points in all of them, has a limit."""
+    rates = [0.1 + 1e-6 * i for i in range(3000)]
+    groups = [ParamGroup(Fields({"lr": rate}), (i,)) for i, rate in enumerate(rates)]
+    state = {"T_max": 1000, "eta_min": 0.0, "base_lrs": rates, "last_epoch": 0}
+    curve = remaining(Scheduler(Fields(state)), groups)
+    assert len(curve.curves) == 64
+    assert sum(len(one.steps) for one in curve.curves) < 1000
+
+
 def test_code_is_not_guessed(tmp_path: Path) -> None:
     """A LambdaLR has no curve in the file, and that is what is said."""
     optimizer = two_groups()
