@@ -234,6 +234,20 @@ def test_names_and_metadata_touch_the_header_alone(state: Path) -> None:
     assert state.read_bytes() == before
 
 
+def test_hyperparameters_touch_the_header_alone(state: Path) -> None:
+    """Groups are text in a state file, so a learning rate takes no copy either."""
+    report = edit_checkpoint(state, ["lr=x0.5", "groups.1.weight_decay=0.25"], in_place=True)
+    assert report.how == "header"
+    found = opened(state).checkpoint
+    assert found is not None
+    first, second = (group.fields for group in found.optimizers[0].groups)
+    old = convert_checkpoint(state.parent.parent / "run.ckpt", lr_ratio=3, dry_run=True)
+    assert first["lr"] == old.optimizers[0].groups_after[0]["lr"] * 0.5
+    assert second["weight_decay"] == 0.25
+    where = {change.where for change in report.changes if change.kind == "group"}
+    assert {"groups.0.lr", "groups.1.lr", "groups.1.weight_decay"} <= where
+
+
 def test_without_backup_no_record_stays(state: Path) -> None:
     """`--no-backup` leaves the file alone in its folder."""
     report = edit_checkpoint(state, ["meta.a=b"], in_place=True, backup=False)
