@@ -23,7 +23,7 @@ def edit(
         typer.Argument(
             metavar="EDIT...",
             show_default=False,
-            help="Such as drop:GLOB; applied from left to right, all or none.",
+            help="Such as lr=x0.5 or drop:GLOB; applied from left to right, all or none.",
         ),
     ] = None,
     output: Annotated[
@@ -67,7 +67,7 @@ def edit(
 
     Without --in-place PATH is not touched. All edits are made, or none.
 
-    Example: liontool edit run.ckpt rename:module.= drop:head.*
+    Example: liontool edit run.ckpt lr=x0.5 rename:module.= --dry-run
     """
     from liontool.checkpoint.collector import paused_collector
     from liontool.cli import progress
