@@ -15,6 +15,8 @@ from liontool.checkpoint import frameworks, learning_rates
 from liontool.checkpoint.document import Value
 from liontool.checkpoint.learning_rates import number, walk
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Scheduler
+from liontool.checkpoint.plain_values import plain
+from liontool.convert.checking import check_schedulers
 from liontool.edit.draft import Draft, Notice
 from liontool.edit.moving import STAY, Move, moved_group, moved_scheduler, shared
 from liontool.edit.noting import noted
@@ -81,6 +83,9 @@ def change(draft: Draft, curve: Curve, word: Set | Scale) -> Draft:
     """
     _check(curve, word)
     _check_loose(draft, curve, word)
+    for optimizer in draft.optimizers():
+        _check_numbers(optimizer, curve)
+    check_schedulers(draft.checkpoint.loose_schedulers)
     changed: list[Optimizer] = []
     notices: list[Notice] = []
     for optimizer in draft.optimizers():
@@ -104,6 +109,16 @@ def _check(curve: Curve, word: Set | Scale) -> None:
         raise EditError(f"{curve.name} takes a number such as 3e-5, or a factor such as x0.5")
     if not isfinite(value) or value < 0:
         raise EditError(f"{curve.name} must be a finite number and not negative, got {value}")
+
+
+def _check_numbers(optimizer: Optimizer, curve: Curve) -> None:
+    """Everything that moves must be a number, or missing."""
+    for index, group in enumerate(optimizer.groups):
+        for name in curve.group_keys:
+            value = group.fields.get(name)
+            if value is not None and (number(value) is None or isinstance(value, bool)):
+                raise EditError(f"group {index}: {name} is {plain(value)!r:.60}, not a number")
+    check_schedulers(optimizer.schedulers)
 
 
 def _check_loose(draft: Draft, curve: Curve, word: Set | Scale) -> None:
@@ -275,23 +290,37 @@ def _notes(
             f"the groups had a {curve.title} of {found} and have the same now; "
             f"{curve.name}=x0.5 would keep their ratios",
         )
-    for index in meant:
-        now = number(after.groups[index].fields.get(curve.name))
-        if bases[index] and now is not None and not _near(now, word.value):
+    for (base, now), indices in _places(after, bases, meant, curve).items():
+        if base and not _near(now, word.value):
             yield Notice(
                 "place-in-curve",
-                f"group {index}: the base of the {curve.title} was {bases[index]:g} and "
-                f"is {word.value:g}; at this step of the schedule that is {now:g}",
+                f"{_groups(indices)}: the base of the {curve.title} was {base:g} and is "
+                f"{word.value:g}; at this step of the schedule that is {now:g}",
             )
     spared = [i for i, group in enumerate(before.groups) if curve.name in group.fields]
     spared = [i for i in spared if word.group is None and i not in meant]
     if spared:
-        groups = ", ".join(map(str, spared))
         yield Notice(
             "group-without",
-            f"group {groups} has a {curve.title} of 0 and keeps it; to set that: "
+            f"{_groups(spared)}: a {curve.title} of 0 stays 0; to set it: "
             f"groups.{spared[0]}.{curve.name}={word.value:g}",
         )
+
+
+def _places(
+    after: Optimizer, bases: Sequence[float], meant: Sequence[int], curve: Curve
+) -> dict[tuple[float, float], list[int]]:
+    """The groups by what their base was and what they have now."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for index in meant:
+        now = number(after.groups[index].fields.get(curve.name))
+        if now is not None:
+            found.setdefault((bases[index], now), []).append(index)
+    return found
+
+
+def _groups(indices: Sequence[int]) -> str:
+    return f"group{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
 
 
 def _near(one: float, other: float) -> bool:

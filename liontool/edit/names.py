@@ -55,7 +55,12 @@ def attach(draft: Draft, word: Names) -> Draft:
     found = [_match(optimizer, models, word.file) for optimizer in optimizers]
     named = [_named(one, each) for one, each in zip(optimizers, found, strict=True)]
     checkpoint = replace(draft.checkpoint, optimizers=tuple(named))
-    notices = [note for one in zip(optimizers, found, strict=True) for note in _notes(*one)]
+    several = len(optimizers) > 1
+    notices = [
+        replace(note, text=f"{optimizer.label}: " * several + note.text)
+        for optimizer, each in zip(optimizers, found, strict=True)
+        for note in _notes(optimizer, each)
+    ]
     return noted(replace(draft, checkpoint=checkpoint), notices)
 
 
@@ -170,19 +175,18 @@ def _named(optimizer: Optimizer, found: Match) -> Optimizer:
 
 
 def _notes(optimizer: Optimizer, found: Match) -> Iterator[Notice]:
-    where = f"{optimizer.label}: " if optimizer.label else ""
     if found.reordered:
         names = [name for names in found.names for name in names]
         yield Notice(
             "reordered",
-            f"{where}the file lists the weights in another order than the optimizer; every shape "
+            "the file lists the weights in another order than the optimizer; every shape "
             f"occurs once, so that each has its own name: {', '.join(names[:_SHOWN])}, ...",
         )
     count = sum(map(len, found.names))
     if found.by_order:
         yield Notice(
             "named-by-order",
-            f"{where}{found.by_order} of {count} parameters share their shape with others and have "
+            f"{found.by_order} of {count} parameters share their shape with others and have "
             "their names by order alone: two of them that the script lists the other way round "
             "could not be seen",
         )
@@ -190,5 +194,5 @@ def _notes(optimizer: Optimizer, found: Match) -> Iterator[Notice]:
     if stateless:
         yield Notice(
             "named-without-state",
-            f"{where}{stateless} of {count} parameters have a name and no state; are they frozen?",
+            f"{stateless} of {count} parameters have a name and no state; are they frozen?",
         )

@@ -142,9 +142,8 @@ def test_everywhere(run):
     assert (scheduler["base_lrs"], scheduler["_last_lr"]) == ([5e-4] * 2, [group["lr"]] * 2)
     where = {change.where for change in report.changes}
     assert {"groups.0.lr", "groups.1.initial_lr", "scheduler.base_lrs"} <= where
-    assert "group 0: the base of the learning rate was 0.001 and is 0.0005; at this step of" in (
-        next(notice.text for notice in report.notices if notice.id == "place-in-curve")
-    )
+    text = "groups 0, 1: the base of the learning rate was 0.001 and is 0.0005; at this step of"
+    assert says(report, "place-in-curve").startswith(text)
 
 
 def test_words_in_order(run):
@@ -203,6 +202,23 @@ def test_zero_without_a_schedule(tmp_path):
     assert groups_of(first.output, "groups.0.lr=1e-3")[0]["lr"] == 1e-3
 
 
+def test_no_numbers(tmp_path):
+    """What is no number cannot move, and is named."""
+    path = saved(tmp_path / "run.pt", schedule=lambda o: S.StepLR(o, 3))
+    tree = load(path)
+    tree["optimizer"]["param_groups"][1]["max_lr"] = "high"
+    torch.save(tree, path)
+    with pytest.raises(EditError, match="group 1: max_lr is 'high', not a number"):
+        edit_checkpoint(path, ["lr=x2"])
+    tree["optimizer"]["param_groups"][1]["max_lr"] = None
+    tree["scheduler"]["eta_min"] = "low"
+    torch.save(tree, path)
+    with pytest.raises(
+        EditError, match="scheduler scheduler: eta_min must be numbers, found 'low'"
+    ):
+        edit_checkpoint(path, ["lr=x2"])
+
+
 def test_no_curve(tmp_path):
     """A schedule whose base is 0 has no shape that could be kept."""
     groups = [{"lr": 0.0}, {"lr": 1e-4}]
@@ -215,7 +231,7 @@ def test_groups_without_decay(run):
     """A weight decay for all passes over groups that have none, and says how to reach them."""
     tree, report = edited(run, "weight_decay=0.3")
     assert [group["weight_decay"] for group in tree["optimizer"]["param_groups"]] == [0.3, 0.0]
-    text = "group 1 has a weight decay of 0 and keeps it; to set that: groups.1.weight_decay=0.3"
+    text = "group 1: a weight decay of 0 stays 0; to set it: groups.1.weight_decay=0.3"
     assert says(report, "group-without") == text
     assert groups_of(run, "groups.1.weight_decay=0.2")[1]["weight_decay"] == 0.2
     both = groups_of(run, "weight_decay=0", "weight_decay=0.4")

@@ -55,7 +55,7 @@ def test_groups(run, model):
     report = edit_checkpoint(run, [f"names:{model}"])
     assert names(report.output) == NAMES
     (note,) = report.notices
-    assert note.text.startswith("optimizer: 4 of 6 parameters share their shape with others and ")
+    assert note.text.startswith("4 of 6 parameters share their shape with others and ")
     named = save_plain(run.parent / "named.pt")
     assert (
         load(report.output)["optimizer"]["param_groups"]
