@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from liontool.checkpoint.model import Checkpoint, Optimizer, Slot
+from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Slot
 from liontool.edit import parameters, patterns
 from liontool.edit.draft import Draft, Notice, Weight, Weights
+from liontool.edit.strip import without_horizon
 from liontool.edit.words import Drop, Keep, Metadata, Rename
 from liontool.errors import EditError
 
@@ -110,7 +111,8 @@ def metadata(draft: Draft, word: Metadata) -> Draft:
     if word.value:
         return replace(draft, metadata={**draft.metadata, word.key: word.value})
     if word.key not in draft.metadata:
-        raise EditError(f"there is no '{word.key}' to take away; there is {', '.join(others)}")
+        there = ", ".join(sorted(others)) or "none"
+        raise EditError(f"there is no '{word.key}' to take away; there is {there}")
     return replace(draft, metadata=others)
 
 
@@ -127,7 +129,7 @@ def _only(
     """The weights that stay, and the optimizers changed."""
     weights = tuple(_left(holder, stays) for holder in draft.weights)
     before = draft.checkpoint.optimizers
-    after = [change(optimizer) for optimizer in before]
+    after = [_starting_anew(optimizer, change(optimizer)) for optimizer in before]
     notices = [note for old, new in zip(before, after, strict=True) for note in _notes(old, new)]
     if weights != draft.weights and any(map(_is_unnamed, before)):
         notices.append(Notice("unnamed-parameters", _UNNAMED))
@@ -137,6 +139,17 @@ def _only(
     )
     checkpoint = _with(draft.checkpoint, after)
     return replace(draft, weights=weights, checkpoint=checkpoint, notices=found)
+
+
+def _starting_anew(before: Optimizer, after: Optimizer) -> Optimizer:
+    """The groups of which all state is gone average as if there had been none."""
+
+    def group_after(group: ParamGroup) -> ParamGroup:
+        had = any(key in before.slots for key in group.params)
+        has = any(key in after.slots for key in group.params)
+        return without_horizon(group) if had and not has else group
+
+    return replace(after, groups=tuple(map(group_after, after.groups)))
 
 
 _UNNAMED = (

@@ -322,6 +322,15 @@ def test_a_state_file_is_edited(plain: Path) -> None:
     )
 
 
+def test_a_momentum_that_is_gone_is_no_average(plain: Path) -> None:
+    """liontool's Lion starts anew in a group without state, not as after ten gradients."""
+    lion = plain.with_name("lion.ckpt")
+    convert_checkpoint(plain, lr_ratio=3, output=lion)
+    _, after = edited(lion, "drop:state.*.bias.*")
+    horizons = [group["horizon"] for group in after["optimizer"]["param_groups"]]
+    assert horizons == [pytest.approx(10.0), None]
+
+
 def test_shards_and_their_index_change_together(tmp_path: Path) -> None:
     """Every shard with a change is written anew, and the index lists what is in them."""
     folder = tmp_path / "model"
