@@ -33,9 +33,9 @@ def examples() -> list[object]:
 
 def commands() -> dict[str, typer.core.TyperCommand]:
     """The commands by name."""
-    from liontool.cli import app
+    from liontool.cli import application
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(application())
     return dict(group.commands)  # type: ignore[attr-defined]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 
-from liontool.cli import app, failures, main
+from liontool.cli import application, failures, main
 from liontool.errors import LiontoolError
 from support.hostile_trees import TRAP
 
@@ -115,7 +115,9 @@ class Runner:
         self.marker = folder / "marker"
         self._set_trap(patch, folder / "modules")
         patch.setattr(failures, "report", self._noted)
-        command = typer.main.get_command(app)  # put together once: that takes longest of all
+        command = typer.main.get_command(
+            application()
+        )  # put together once: that takes longest of all
         patch.setattr(typer.main, "get_command", lambda _: command)
         patch.setenv("COLUMNS", "100")
         patch.delenv("LIONTOOL_DEBUG", raising=False)
