@@ -60,7 +60,7 @@ def test_import_loads_nothing_heavy() -> None:
     assert loaded_by("import liontool").isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("package", ["checkpoint", "convert", "inspect"])
+@pytest.mark.parametrize("package", ["checkpoint", "convert", "edit", "inspect"])
 def test_file_packages_load_nothing_heavy(package: str) -> None:
     """Reading and converting files needs no torch, and numpy only once values are asked for."""
     assert loaded_by(f"import liontool.{package}").isdisjoint(HEAVY)
