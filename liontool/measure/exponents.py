@@ -52,14 +52,13 @@ class Exponents:
         return first + LOWEST, tuple(self._counts[first : last + 1].tolist())
 
 
-def codes(numbers: Array, scratch: Array) -> Array:
+def codes(numbers: Array) -> Array:
     """Counts by the exponent bits of float32 or float64 numbers: 0 is zero and subnormal.
 
     Of float32, exponents are counted in pairs, which takes half as many steps.
 
     Args:
         numbers: A flat array.
-        scratch: Room for as many bytes as there are numbers.
     """
     import numpy as np
 
@@ -69,13 +68,14 @@ def codes(numbers: Array, scratch: Array) -> Array:
         found = (bits >> np.uint64(shift)).view(np.int64)
         found &= special
         return np.bincount(found, minlength=special + 1)
-    small = np.right_shift(bits, np.uint32(shift), out=scratch[: len(bits)], casting="unsafe")
+    small = (bits >> np.uint32(shift)).astype(np.uint8)  # less the sign
     found = np.zeros(special + 1, np.int64)
     if len(small):
         lowest = int(small.min())
         small -= np.uint8(lowest)  # fewer pairs can occur: they stay in the cache
         even = len(small) & ~1
-        counts = folded(np.bincount(small[:even].view(np.uint16)))[: special + 1 - lowest]
+        pairs = small[:even].view(np.uint16).astype(np.int64)  # bincount would keep the GIL for it
+        counts = folded(np.bincount(pairs))[: special + 1 - lowest]
         found[lowest:] = counts
         found[small[even:] + lowest] += 1
     return found

@@ -74,7 +74,7 @@ class CodeSums:
         import numpy as np
 
         even = len(block) & ~1
-        found = np.bincount(np.frombuffer(block[:even], "<u2"))
+        found = np.bincount(np.frombuffer(block[:even], "<u2").astype(np.int64))
         found = found if self._width == 2 else folded(found)
         self._counts[: len(found)] += found
         if even < len(block):
@@ -144,11 +144,11 @@ class NumberSums:
         if numbers.dtype != np.float32:
             numbers = numbers.astype(np.float64)
         self._count += len(numbers)
-        small, wide = _rooms(len(numbers))
-        found = codes(numbers, small)
+        wide = _room(len(numbers))
+        found = codes(numbers)
         if found[-1]:  # the code of NaN and infinity
             numbers = self._without_special(numbers)
-            found = codes(numbers, small)
+            found = codes(numbers)
         if len(numbers):
             self._widen(float(numbers.min()), float(numbers.max()))
             self._add_finite(numbers, found, wide[: len(numbers)])
@@ -229,13 +229,13 @@ class NumberSums:
 _THREAD = threading.local()
 
 
-def _rooms(count: int) -> tuple[Array, Array]:
-    """This thread's memory for bytes and for wide numbers, made once."""
+def _room(count: int) -> Array:
+    """This thread's memory for wide numbers, made once."""
     import numpy as np
 
-    found: tuple[Array, Array] | None = getattr(_THREAD, "rooms", None)
-    if found is None or len(found[1]) < count:
-        found = _THREAD.rooms = np.empty(count, np.uint8), np.empty(count)
+    found: Array | None = getattr(_THREAD, "room", None)
+    if found is None or len(found) < count:
+        found = _THREAD.room = np.empty(count)
     return found
 
 
