@@ -63,14 +63,40 @@ def inspect(
             help="Exit with 1 unless it holds: 'groups.0.lr < 1e-3'; may be repeated.",
         ),
     ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            show_default=False,
+            help="Write one page with groups, schedule, histograms and RMS by layer.",
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Write the pictures alone, as .png or .svg; needs matplotlib.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the page or picture if it exists.")
+    ] = False,
     framework: options.Framework = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what a checkpoint holds: optimizer, schedule, tensors.
 
-    Nothing in the file is executed, and only its headers are read, but for --stats.
+    Nothing in the file is executed, and only its headers are read, but for --stats, --html, --plot.
     """
-    if fields or statements:
+    if page is not None or plot is not None:
+        if fields or statements or tensors or tree:
+            raise ValueError("--html and --plot take no --tensors, --tree, --field or --assert")
+        _pictures(path, framework, filters or (), page, plot, force, as_json)
+    elif force:
+        raise ValueError("--force belongs to --html and --plot; nothing else is written")
+    elif fields or statements:
         _fields(path, framework, fields or (), statements or (), as_json)
     elif stats:
         _statistics(path, framework, filters or (), tensors, as_json)
@@ -151,3 +177,35 @@ def _fields(
     reader = FieldReader(Path(path), framework)
     if not fields_view.show(reader, fields, statements, as_json=as_json):
         raise typer.Exit(1)
+
+
+def _pictures(
+    path: str,
+    framework: str | None,
+    filters: Sequence[str],
+    page: str | None,
+    plot: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from liontool.cli import progress
+    from liontool.page.files import write_pictures
+
+    with progress.copying() as advance:
+        written = write_pictures(
+            Path(path),
+            page=None if page is None else Path(page),
+            plot=None if plot is None else Path(plot),
+            framework=framework,
+            filters=filters,
+            force=force,
+            progress=advance,
+        )
+    if as_json:
+        from liontool.cli import json_output
+
+        json_output.write({"schema": 1, "written": list(map(str, written))})
+    else:
+        from liontool.cli import render
+
+        render.Page().facts({"written": ", ".join(map(str, written))})

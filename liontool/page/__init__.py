@@ -1,0 +1,1 @@
+"""A checkpoint as one HTML page or one picture; nothing here draws on the terminal."""

@@ -1,0 +1,48 @@
+"""Where the marks of an axis go, and which of a few colours a number has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SHADES = 10
+"""How many colours the scale of a heat map has."""
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.7)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class LogScale:
+    """A logarithmic scale of shades.
+
+    Attributes:
+        low: What the first shade begins with.
+        high: What the last one ends with.
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, values: Iterable[float | None]) -> LogScale | None:
+        """The scale of all that are positive and finite; None without any."""
+        known = [value for value in values if value is not None and 0 < value < math.inf]
+        return cls(min(known), max(known)) if known else None
+
+    def shade(self, value: float) -> int:
+        """From 0 to `SHADES` - 1."""
+        width = math.log(self.high) - math.log(self.low)
+        if width <= 0:
+            return SHADES // 2
+        part = (math.log(value) - math.log(self.low)) / width
+        return max(0, min(SHADES - 1, int(part * SHADES)))

@@ -1,0 +1,76 @@
+"""Pictures by matplotlib."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from liontool.page import plot
+from support.page_data import HOSTILE, network, statistics, summary, tensor, values
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_png() -> None:
+    """Curve, heat maps and histograms give a picture of some size."""
+    pytest.importorskip("matplotlib")
+    content = plot.draw(summary(), network(4, ["attn.weight", "mlp.weight"]), "png")
+    assert content.startswith(PNG)
+    wide, high = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+    assert (wide > 1200, high > 800) == (True, True)
+
+
+def test_svg_is_the_same_each_time() -> None:
+    """The same checkpoint gives the same bytes, and no date is in them."""
+    pytest.importorskip("matplotlib")
+    first, second = (plot.draw(summary(), network(2, ["w"]), "svg") for _ in range(2))
+    assert first == second
+    assert b"<svg" in first
+    assert b"dc:date" not in first
+
+
+def test_hostile_names() -> None:
+    """Dollars begin no formula, signs without a letter form are no warning, markup is none."""
+    pytest.importorskip("matplotlib")
+    names = [f"h.0.{name}" for name in ("$\\frac$", "$x", "\\$$", "層.重み", HOSTILE)]
+    found = statistics(tensor(name, kind) for name in names for kind in ("weight", "$k$"))
+    content = plot.draw(summary("$\\bad{$ 層.ckpt"), found, "svg")
+    assert b"<script" not in content
+
+
+@pytest.mark.parametrize(
+    "found",
+    [statistics([tensor("a")]), statistics([tensor("h.0.w", found=values(0.0))])],
+    ids=["no-layers", "no-values"],
+)
+def test_little_to_draw(found: object) -> None:
+    """Without layers, or with zeros alone, there is still a picture."""
+    pytest.importorskip("matplotlib")
+    assert plot.draw(summary(optimizers=()), found, "png").startswith(PNG)  # type: ignore[arg-type]
+
+
+def test_nothing_to_draw() -> None:
+    """A checkpoint with neither schedule nor values is refused."""
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match=r"run/a\.ckpt: holds nothing to draw: no schedule, no"):
+        plot.draw(summary(optimizers=()), statistics([]), "png")
+
+
+def test_suffix() -> None:
+    """Only files that can be drawn are accepted."""
+    with pytest.raises(ValueError, match=r"--plot draws \.png or \.svg, got 'a\.jpg'"):
+        plot.check(Path("a.jpg"))
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message has the command that installs it."""
+    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'needs matplotlib: pip install "liontool\[plot\]"'):
+        plot.check(Path("a.png"))
+
+
+def test_find_spec_is_the_real_one() -> None:
+    """The name that the test above replaces is what looks for packages."""
+    assert plot.find_spec is importlib.util.find_spec
