@@ -63,26 +63,32 @@ def _folder_name(source: Source, name: str, found: Structure) -> None:
 
 
 def _walk_file(source: Source, name: str, found: Structure) -> None:
-    """One file: what its walker says, and what the strict reader says if the walker is content."""
+    """One file: what its walker says, and what the strict reader says if the walker is content.
+
+    The walker comes first, so that what it parsed is gone when the reader keeps the same.
+    """
     path = source.path / name if name else source.path
     before = len(found.findings)
     found.files += 1
-    fault = _reading_fault(source, name)
+    stranger = False
+    link_fault = _reading_fault(source, name) if path.is_symlink() else None
     try:
-        _walker(path, fault)(path, name, found)
+        if not isinstance(link_fault, UnsafePathError):
+            _walker(path)(path, name, found)
     except _StrangerError:
-        if fault is None:
-            return
-        if not source.is_folder:
-            raise fault from None
-        found.findings.append(Finding("stranger", at(name), without_path(fault, path)))
+        stranger = True
     except OSError as error:
         text = f"cannot be read: {error.strerror or error}"
         found.findings.append(Finding("unreadable", at(name), text))
-    new = found.findings[before:]
-    known = any(finding.severity != NOTE or finding.id == "stranger" for finding in new)
-    if fault is not None and not known:
-        found.findings.append(_unreadable(fault, path, name))
+    fault = _reading_fault(source, name)
+    if fault is None or any(finding.severity != NOTE for finding in found.findings[before:]):
+        return
+    if stranger and not source.is_folder:
+        raise fault
+    text = without_path(fault, path)
+    found.findings.append(
+        Finding("stranger", at(name), text) if stranger else _unreadable(fault, path, name)
+    )
 
 
 def _unreadable(error: LiontoolError, path: Path, name: str) -> Finding:
@@ -109,10 +115,8 @@ class _StrangerError(Exception):
     """The file is no part of any checkpoint."""
 
 
-def _walker(path: Path, fault: LiontoolError | None) -> _Walker:
+def _walker(path: Path) -> _Walker:
     """By what the file holds."""
-    if isinstance(fault, UnsafePathError) and path.is_symlink():
-        return _walk_nothing
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         head = file.read(_HEAD)
         size = file.seek(0, os.SEEK_END)
@@ -123,7 +127,7 @@ def _walker(path: Path, fault: LiontoolError | None) -> _Walker:
         return _walk_empty
     if _begins_with_header(head):
         return _walk_safetensors
-    if head.startswith(b"PK") or (_END in tail and fault is not None):
+    if head.startswith(b"PK"):
         return _walk_zip
     if is_legacy(head):
         return _walk_legacy
@@ -133,16 +137,14 @@ def _walker(path: Path, fault: LiontoolError | None) -> _Walker:
         return _walk_index
     if start[:1] in (b"{", b"["):
         return _walk_json
+    if _END in tail:
+        return _walk_zip
     return _walk_safetensors if path.suffix == ".safetensors" else _walk_stranger
 
 
 def _begins_with_header(head: bytes) -> bool:
     """Whether there is a length of at most 4 GB, and then the header of a safetensors file."""
     return head[4:8] == bytes(4) and head[8:].lstrip()[:1] == b"{"
-
-
-def _walk_nothing(path: Path, name: str, found: Structure) -> None:
-    """For files that the reader alone has something to say of."""
 
 
 def _walk_stranger(path: Path, name: str, found: Structure) -> None:

@@ -11,7 +11,8 @@ from liontool.checkpoint import values
 from liontool.checkpoint.document import ITEM_SIZES, Span, Stored, TensorRef
 from liontool.checkpoint.encoding import decoded
 from liontool.checkpoint.learning_rates import number
-from liontool.checkpoint.reading import BLOCK, ranges
+from liontool.checkpoint.reading import BLOCK, extents, ranges
+from liontool.checkpoint.reading import opened as opened_file
 from liontool.errors import ReadError
 from liontool.inspect.checksums import Advance, Check, Checksums, judged
 from liontool.inspect.findings import Finding
@@ -153,25 +154,43 @@ def _streamed(
     tensor: TensorRef, checksums: Checksums, advance: Advance, seen: _Seen
 ) -> Iterator[Finding]:
     """Show `seen` all blocks; the checksum of the storage is made on the way where it can be."""
-    span = values.span_of(tensor)
-    whole = tensor.is_contiguous and isinstance(tensor.source, Stored)
-    whole = whole and span == tensor.source.storage.span  # type: ignore[union-attr]
-    check = checksums.take(span) if whole else None
-    if check is None:
+    if not tensor.is_contiguous or not isinstance(tensor.source, Stored):
         for block in values.byte_blocks(tensor):
             seen.add(block)
             advance(len(block))
-    else:
-        yield from judged(check, _summed(tensor, span, check, advance, seen))
+        return
+    span, storage = values.span_of(tensor), tensor.source.storage
+    check = checksums.take(span) if span == storage.span else None
+    crc, done = 0, span.offset
+    for part in [span] if check else _data(span, ITEM_SIZES[tensor.dtype]):
+        advance(part.offset - done)
+        done = part.offset + part.length
+        crc = _read(part, tensor, advance, seen, check)
+    advance(span.offset + span.length - done)
+    if check is not None:
+        yield from judged(check, crc)
 
 
-def _summed(tensor: TensorRef, span: Span, check: Check, advance: Advance, seen: _Seen) -> int:
-    swapped = isinstance(tensor.source, Stored) and tensor.source.storage.byteorder != "little"
-    item = ITEM_SIZES[tensor.dtype]
-    crc = 0
-    for block in ranges(span, BLOCK // item * item):
-        crc = zlib.crc32(block, crc)
-        seen.add(values.byteswapped(block, tensor.dtype) if swapped else block)
+def _data(span: Span, item: int) -> Iterator[Span]:
+    """The parts of a range that are no holes, widened to whole elements; holes are zeros."""
+    with opened_file(span.file) as fd:
+        done, last = span.offset, span.offset + span.length
+        for start, stop in extents(fd, span):
+            begin = max(done, start - (start - span.offset) % item)
+            done = min(last, stop + -(stop - span.offset) % item)
+            if begin < done:
+                yield Span(span.file, begin, done - begin)
+
+
+def _read(part: Span, tensor: TensorRef, advance: Advance, seen: _Seen, check: Check | None) -> int:
+    """Show `seen` a part of a tensor; its CRC-32 where there is something to check."""
+    assert isinstance(tensor.source, Stored)
+    item, crc = ITEM_SIZES[tensor.dtype], 0
+    seen.position = (part.offset - values.span_of(tensor).offset) // item
+    for block in ranges(part, BLOCK // item * item):
+        crc = zlib.crc32(block, crc) if check is not None else 0
+        little = tensor.source.storage.byteorder == "little"
+        seen.add(block if little else values.byteswapped(block, tensor.dtype))
         advance(len(block))
     return crc
 

@@ -15,7 +15,7 @@ from liontool.inspect.checksums import Advance, Checksums
 from liontool.inspect.code import PickleCode, code_findings
 from liontool.inspect.consistency import consistency
 from liontool.inspect.findings import ERROR, NOTE, WARNING, Finding
-from liontool.inspect.listing import listed
+from liontool.inspect.listing import Item, listed
 from liontool.inspect.opening import Opened, opened_source
 from liontool.inspect.places import without_path
 from liontool.inspect.proof import Proof, prove
@@ -111,12 +111,14 @@ def verify(
         LayoutError: `framework` does not fit, or several checkpoints lie there.
     """
     source = open_source(path)
-    opened, refusal = _opened(source, framework)
+    if source.is_folder:  # of several checkpoints in it none is walked
+        _opened(source, framework)
     found = structure(source)
-    findings = [*found.findings, *_refused(refusal, source, found)]
+    opened, refusal = _opened(source, framework)
+    items, fault = _listed(opened)
+    findings = [*found.findings, *_refused(refusal or fault, source, found)]
     counter = _Counter(progress)
-    items = () if opened is None else listed(opened)
-    if opened is not None:
+    if opened is not None and fault is None:
         findings += _consistency(opened)
     if values:
         checksums = Checksums(found.checks)
@@ -153,6 +155,14 @@ def _opened(source: Source, framework: str | None) -> tuple[Opened | None, ReadE
         return opened_source(source, framework), None
     except ReadError as error:
         return None, error
+
+
+def _listed(opened: Opened | None) -> tuple[tuple[Item, ...], ReadError | None]:
+    """The tensors; a file beside the optimizer's may turn out to be damaged only here."""
+    try:
+        return (() if opened is None else listed(opened)), None
+    except ReadError as error:
+        return (), error
 
 
 def _refused(error: ReadError | None, source: Source, found: Structure) -> Iterator[Finding]:

@@ -85,6 +85,11 @@ def test_inspect_many_tensors(many: Path) -> None:
     assert 0 < peak("inspect", many) < allowed(many)
 
 
+def test_verify_many_tensors(many: Path) -> None:
+    """`verify` too, with all that it reads."""
+    assert 0 < peak("verify", many, "--code") < allowed(many)
+
+
 def test_convert_huge_file(huge: Path, tmp_path: Path) -> None:
     """The size of the tensors does not matter; holes stay holes."""
     assert huge.stat().st_size > HUGE

@@ -29,3 +29,10 @@ def test_kinds_are_well_formed() -> None:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id), id
         assert kind.severity in SEVERITIES
         assert kind.meaning.endswith(".")
+
+
+def test_every_kind_is_provoked() -> None:
+    """Each id stands in a test, which makes a file that has such a finding."""
+    here = Path(__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in here.glob("*.py")]
+    assert not {id for id in KINDS if not any(f'"{id}"' in text for text in texts)}

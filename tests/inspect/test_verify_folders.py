@@ -100,3 +100,14 @@ def test_nothing_there(tmp_path: Path) -> None:
     """What is not there is an error."""
     with pytest.raises(ReadError, match="no such file or folder"):
         verify(tmp_path / "nothing")
+
+
+def test_weights_that_are_damaged_inside(folder: Path) -> None:
+    """A file that reads well until its tensors are looked at is a finding, not a failure."""
+    from support.hostile_containers import torch_zip
+    from support.hostile_trees import Storages, Tensor
+
+    storages = Storages()
+    storages.tensor(6)
+    (folder / "model.bin").write_bytes(torch_zip({"a": {"w": Tensor(size=(9, 9))}}, storages))
+    assert found(folder)["tensor-bounds"].where == "model.bin"

@@ -60,6 +60,18 @@ def test_first_place_in_a_later_block(tmp_path: Path) -> None:
     assert "at [2, 7]" in found(path)["nonfinite"].text
 
 
+def test_holes_are_not_read(tmp_path: Path) -> None:
+    """A tensor that was never written but for its end is as long as it says, and takes no time."""
+    size = 1 << 40
+    path = safetensors(tmp_path / "a.safetensors", {"w": entry(0, size)}, 0)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + size - 4)
+        file.seek(0, 2)
+        file.write(b"\0\0\xc0\x7f")
+    finding = found(path)["nonfinite"]
+    assert finding.text.endswith(f"the first at [{size // 4 - 1}]")
+
+
 def _only(path: Path) -> Any:
     from liontool.checkpoint.source import open_source
 
