@@ -183,7 +183,7 @@ def diff(
         a: The one before: a file or a folder that a training framework wrote.
         b: The one after.
         framework: The name of both, or of each, where it should not be found out.
-        atol: Elements count as the same if |a - b| <= atol + rtol * |b|.
+        atol: Elements count as the same if ``|a - b| <= atol + rtol * |b|``.
         rtol: See `atol`.
         renames: What is called otherwise in B: "old=new", see `Renames`.
         filters: Look at these tensors alone: patterns for names or places in the file.

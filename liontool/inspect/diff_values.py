@@ -27,7 +27,7 @@ _SAFE = 1e-30
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Up to where elements count as the same: |a - b| <= atol + rtol * |b|, as numpy has it."""
+    """Up to where elements count as the same: ``|a - b| <= atol + rtol * |b|``, numpy's."""
 
     atol: float = 0.0
     rtol: float = 0.0
@@ -73,14 +73,14 @@ class Sums:
 
     @property
     def relative_l2(self) -> float | None:
-        """|a - b| / |a|; infinite where A is all zeros; None where it leaves the range."""
+        """``|a - b| / |a|``; infinite where A is all zeros; None where it leaves the range."""
         if self.difference == 0:
             return 0.0
         return _finite(math.sqrt(self.difference) / math.sqrt(self.a)) if self.a else math.inf
 
     @property
     def cosine(self) -> float | None:
-        """a * b / (|a| |b|); None where a side is all zeros."""
+        """``a * b / (|a| |b|)``; None where a side is all zeros."""
         a, b = math.sqrt(self.a), math.sqrt(self.b)
         if not a * b:
             return None
@@ -108,7 +108,7 @@ class Values:
         elements: Of each.
         identical: Whether all bits are the same.
         differing: Elements that are not the same within the tolerance, non-finite ones included.
-        largest: The largest |a - b| of finite elements; None where all of them are equal.
+        largest: The largest ``|a - b|`` of finite elements; None where all of them are equal.
         index: Where it is.
         a: A's element there.
         b: B's element there.
@@ -328,7 +328,7 @@ def _halves(array: Array) -> Array:
 
 
 def _distance(a: Array, b: Array, wide_a: Array, wide_b: Array) -> Array:
-    """a - b, or |a - b| of integers, which float64 could not tell apart beyond 2^53."""
+    """a - b, or ``|a - b|`` of integers, which float64 could not tell apart beyond 2^53."""
     import numpy as np
 
     exact = a.dtype.kind in "iub" and b.dtype.kind in "iub" and np.result_type(a, b).kind != "f"

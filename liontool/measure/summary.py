@@ -24,7 +24,7 @@ class ValueSummary:
         min: The smallest; None likewise.
         max: The largest; None likewise.
         lowest_exponent: The binary exponent that `exponents` begins with: e where
-            2**e <= |x| < 2**(e + 1); None where all is zero or not finite.
+            ``2**e <= |x| < 2**(e + 1)``; None where all is zero or not finite.
         exponents: How many values have this exponent, the next one, and so on; zeros have none.
     """
 
