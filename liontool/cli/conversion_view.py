@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from liontool.cli import estimate_view, render, wording
+from liontool import wording
+from liontool.cli import estimate_view, render
 from liontool.convert.report import ConversionReport, OptimizerReport
 
 _NAMES = {"lion": "Lion", "lion-sf": "LionSF"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from liontool.cli import render, wording
+from liontool import wording
+from liontool.cli import render
 from liontool.cli.bars import bars
 from liontool.inspect.lr_curve import Curve, GroupCurve
 

@@ -25,7 +25,7 @@ def demo(
 
 
 def _say(line: str) -> None:
-    from liontool.cli.escape import safe
+    from liontool.escape import safe
 
     typer.echo(f"\n{safe(line)}")
 

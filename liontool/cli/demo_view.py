@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from liontool.cli import render, wording
+from liontool import wording
+from liontool.cli import render
 from liontool.demo import DemoResult, RunResult
 
 _LAST = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from liontool.cli import wording
+from liontool import wording
 from liontool.inspect.diff import LoneTensor, worst_first
 from liontool.inspect.diff_tensors import CLOSE, EQUAL, IDENTICAL, TensorDifference
 from liontool.inspect.diff_values import Sums, Values

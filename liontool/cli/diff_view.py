@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from liontool.cli import render, wording
+from liontool import wording
+from liontool.cli import render
 from liontool.cli.diff_tensors_view import by_template, identical, scalars, stat_lines, tensor_rows
 from liontool.inspect.diff import Diff, LoneTensor, Side
 from liontool.inspect.diff_fields import (

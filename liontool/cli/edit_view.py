@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from liontool.cli import render, wording
+from liontool import wording
+from liontool.cli import render
 from liontool.edit.report import COPY, HEADER, NOTHING, Change, EditReport, UndoReport
 
 _VALUES = ("group", "scheduler", "metadata")

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from liontool.cli import render, wording
+from liontool import wording
+from liontool.cli import render
 
 _LEGEND = (
     "u is AdamW's update before the learning rate, s the persistence of the gradient.",

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import typer
 
-from liontool.cli.escape import safe
 from liontool.cli.signals import Stopped
 from liontool.errors import LiontoolError
+from liontool.escape import safe
 
 COULD_NOT = 2
 INTERRUPTED = 130

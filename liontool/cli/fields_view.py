@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from liontool.checkpoint.plain_values import json_value
-from liontool.cli.escape import safe
+from liontool.escape import safe
 from liontool.inspect.fields import Assertion, FieldReader
 
 SCHEMA = 1

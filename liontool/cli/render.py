@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from liontool.cli.escape import safe
+from liontool.escape import safe
 
 HEADING = "bold"
 LABEL = "dim"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from liontool.cli import render, wording
+from liontool import wording
+from liontool.cli import render
 from liontool.cli.bars import bars
 from liontool.inspect.statistics import GroupStatistics, Statistics, TensorStatistics
 from liontool.inspect.templates import folded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from liontool.cli import curve_view, render, wording
-from liontool.cli.group_rows import GroupRow, group_rows
+from liontool import wording
+from liontool.cli import curve_view, render
 from liontool.inspect.findings import NOTE, Finding
 from liontool.inspect.summary import (
     FileSummary,
@@ -14,14 +14,11 @@ from liontool.inspect.summary import (
     SchedulerSummary,
     Summary,
 )
+from liontool.page.group_rows import GroupRow, columns, group_rows
 
-_FIRST = ("lr", "initial_lr", "weight_decay", "betas", "eps")
-# How torch computes the step, not what the step is.
-_UNSHOWN = ("capturable", "differentiable", "foreach", "fused", "decoupled_weight_decay")
 _LONGEST_FACT = 60
 _SHORT_FACT = 10
 _USUAL = ("byte order", "little")
-_MOST_SINGLE = 12  # groups; of more those that are alike share a row
 
 
 def show(summary: Summary) -> None:
@@ -94,14 +91,14 @@ def _optimizer(page: render.Page, optimizer: OptimizerSummary) -> None:
     page.heading(f"Optimizer: {optimizer.kind}{where}")
     page.facts(dict(_optimizer_facts(optimizer)))
     rows = group_rows(optimizer.groups)
-    columns = _columns(optimizer.groups)
-    common = [name for name in columns if len({_cell(row.group, name) for row in rows}) == 1]
+    names = columns(optimizer.groups)
+    common = [name for name in names if len({_cell(row.group, name) for row in rows}) == 1]
     dtypes = sorted({_dtypes(row.group) for row in rows if row.group.dtypes})
     shared = [(name, _cell(rows[0].group, name)) for name in common]
     if len(dtypes) == 1:
         shared.append(("moments", dtypes[0]))
     page.table(("all groups", "value"), shared)
-    varying = [name for name in columns if name not in common]
+    varying = [name for name in names if name not in common]
     moments = ["moments"] if len(dtypes) > 1 else []
     page.table(
         ("group", "params", "elements", *varying, *moments, "size"),
@@ -130,18 +127,6 @@ def _resume(page: render.Page, summary: Summary) -> None:
 
 def _sentence(finding: Finding) -> str:
     return f"{finding.where}: {finding.text}" if finding.where else finding.text
-
-
-def _columns(groups: Sequence[GroupSummary]) -> list[str]:
-    """Hyperparameters to show: those everybody looks for, then those that are set to something."""
-    found = dict.fromkeys(name for group in groups for name in group.fields)
-    others = (
-        name
-        for name in found
-        if name not in (*_FIRST, *_UNSHOWN)
-        and any(group.fields.get(name) not in (None, False) for group in groups)
-    )
-    return [*(name for name in _FIRST if name in found), *others]
 
 
 def _group_cells(row: GroupRow, names: Sequence[str], moments: bool) -> Iterator[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from liontool.cli import wording
-from liontool.cli.escape import safe
+from liontool import wording
+from liontool.escape import safe
 from liontool.inspect.tensors import TensorEntry, TensorList
 from liontool.inspect.tree import tree
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from liontool.cli import render, wording
+from liontool import wording
+from liontool.cli import render
 from liontool.inspect.code import PickleCode
 from liontool.inspect.code_classes import CLASSES
 from liontool.inspect.findings import ERROR, NOTE, WARNING, Finding

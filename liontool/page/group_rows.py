@@ -1,4 +1,4 @@
-"""Parameter groups as rows of a table: many that are alike share one."""
+"""Parameter groups as a table: many that are alike share a row, and what is set is a column."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from liontool.inspect.summary import GroupSummary
 
 _MOST_SINGLE = 12
+_FIRST = ("lr", "initial_lr", "weight_decay", "betas", "eps")
+# How torch computes the step, not what the step is.
+_UNSHOWN = ("capturable", "differentiable", "foreach", "fused", "decoupled_weight_decay")
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,15 @@ def _label(indices: Sequence[int]) -> str:
     if last - first + 1 == len(indices):
         return str(first) if first == last else f"{first}-{last}"
     return ",".join(map(str, indices)) if len(indices) < 4 else f"{first},{indices[1]} ... {last}"
+
+
+def columns(groups: Sequence[GroupSummary]) -> list[str]:
+    """Hyperparameters to show: those everybody looks for, then those that are set to something."""
+    found = dict.fromkeys(name for group in groups for name in group.fields)
+    others = (
+        name
+        for name in found
+        if name not in (*_FIRST, *_UNSHOWN)
+        and any(group.fields.get(name) not in (None, False) for group in groups)
+    )
+    return [*(name for name in _FIRST if name in found), *others]

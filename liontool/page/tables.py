@@ -8,39 +8,22 @@ from liontool import wording
 from liontool.inspect.statistics import GroupStatistics, Statistics
 from liontool.inspect.summary import (
     FileSummary,
-    GroupSummary,
     OptimizerSummary,
     SchedulerSummary,
     Summary,
 )
 from liontool.measure.summary import ValueSummary
-from liontool.page.group_rows import GroupRow, group_rows
+from liontool.page.group_rows import GroupRow, columns, group_rows
 from liontool.page.layers import Layers
 from liontool.page.markup import table
-
-_FIRST = ("lr", "initial_lr", "weight_decay", "betas", "eps")
-# How torch computes the step, not what the step is.
-_UNSHOWN = ("capturable", "differentiable", "foreach", "fused", "decoupled_weight_decay")
 
 
 def groups(optimizer: OptimizerSummary) -> str:
     """A row for each group, or for those that are alike where they are many."""
-    names = _columns(optimizer.groups)
+    names = columns(optimizer.groups)
     rows = [tuple(_group(row, names)) for row in group_rows(optimizer.groups)]
     head = ("group", "parameters", "elements", *names, "moments", "size of state")
     return table("Parameter groups with their hyperparameters", head, rows)
-
-
-def _columns(found: Sequence[GroupSummary]) -> list[str]:
-    """Those everybody looks for, then those that are set to something."""
-    every = dict.fromkeys(name for group in found for name in group.fields)
-    others = (
-        name
-        for name in every
-        if name not in (*_FIRST, *_UNSHOWN)
-        and any(group.fields.get(name) not in (None, False) for group in found)
-    )
-    return [*(name for name in _FIRST if name in every), *others]
 
 
 def _group(row: GroupRow, names: Sequence[str]) -> Iterator[str]:

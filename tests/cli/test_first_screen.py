@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from liontool.cli import wording
-from liontool.cli.group_rows import group_rows
+from liontool import wording
 from liontool.inspect.summary import GroupSummary
+from liontool.page.group_rows import group_rows
 
 # Schedulers are stepped here without their optimizers.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")

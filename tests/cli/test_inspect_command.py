@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from liontool.cli import wording
+from liontool import wording
 
 Run = Callable[..., Any]
 

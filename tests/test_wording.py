@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from liontool.cli import wording
+from liontool import wording
 
 
 @pytest.mark.parametrize(

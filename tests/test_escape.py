@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from liontool.cli.escape import safe
+from liontool.escape import safe
 
 
 @pytest.mark.parametrize(
