@@ -15,7 +15,7 @@ from typing import Any
 from liontool.checkpoint.document import TensorRef, Value
 from liontool.checkpoint.learning_rates import number, walk
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Scheduler
-from liontool.edit import curves
+from liontool.edit import curve_moves, curves
 from liontool.edit.draft import Draft, Notice
 from liontool.edit.noting import noted
 from liontool.edit.typed import as_kept
@@ -50,7 +50,7 @@ def change(draft: Draft, word: Set | Scale) -> Draft:
     _check_group(optimizers, word)
     _check_key(optimizers, word)
     if word.name in _CURVES:
-        return curves.change(draft, _CURVES[word.name], word)
+        return curve_moves.change(draft, _CURVES[word.name], word)
     changed = [_changed(optimizer, word) for optimizer in optimizers]
     checkpoint = replace(draft.checkpoint, optimizers=tuple(changed))
     return noted(replace(draft, checkpoint=checkpoint), _cycle_notes(optimizers, word))

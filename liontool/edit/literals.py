@@ -49,7 +49,14 @@ def _one(text: str) -> Any:
             found = kind(text)
         except ValueError:
             continue
-        if not isfinite(found):
+        if not _is_finite(found):
             raise ValueError(f"a number must be finite, got {text}")
         return found
     return text
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return isfinite(number)
+    except OverflowError:  # an integer beyond every float
+        return False

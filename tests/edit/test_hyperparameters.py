@@ -73,6 +73,7 @@ def test_grammar():
     [
         ("lr=", "'lr=': the value is missing"),
         ("lr=nan", "'lr=nan': a number must be finite, got nan"),
+        ("lr=1" + 400 * "0", "a number must be finite, got 1000"),
         ("lr=x0", "'lr=x0': a factor must be a finite number above 0, got 0"),
         ("lr=x-2", "a factor must be a finite number above 0, got -2"),
         ("lr", "'lr' is no edit; an edit is KEY=VALUE"),
