@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from liontool.measure.summary import ValueSummary
 
 _TAIL = 5e-3
 _FEWEST = 8
+_TENTH = math.log10(2)
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,14 @@ class Range:
 
     low: int
     high: int
+
+    def marks(self, most: int) -> list[tuple[str, float]]:
+        """Powers of ten in the range, with the exponents that they lie at."""
+        first = math.ceil(self.low * _TENTH)
+        last = math.floor((self.high + 1) * _TENTH)
+        every = max(1, -(-(last - first + 1) // most))
+        powers = range(last, first - 1, -every)
+        return [(f"1e{power}" if power else "1", power / _TENTH) for power in powers]
 
     def shares(self, values: ValueSummary) -> list[float]:
         """Share of the values that are not zero, by exponent."""

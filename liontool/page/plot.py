@@ -123,15 +123,11 @@ def _curve(axes: Any, curve: Curve) -> None:
     start = curve.position or 0
     for one, color in zip(curve.curves, _COLORS, strict=False):
         steps = [start + step for step in one.steps]
-        rates = [float("nan") if rate is None else rate for rate in one.rates]
+        rates = [float("nan") if rate is None else rate for rate in svg_curve.known(one)]
         axes.plot(steps, rates, color=color, linewidth=2, label=svg_curve.groups(one))
-    axes.plot(start, curve.curves[0].rates[0] or 0.0, "o", color=_COLORS[0], clip_on=False)
-    axes.annotate(
-        f"now, step {start:,}",
-        (start, curve.curves[0].rates[0] or 0.0),
-        xytext=(8, -14),
-        textcoords="offset points",
-    )
+    now = (start, svg_curve.known(curve.curves[0])[0] or 0.0)
+    axes.plot(*now, "o", color=_COLORS[0], clip_on=False)
+    axes.annotate(f"now, step {start:,}", now, xytext=(8, -14), textcoords="offset points")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
@@ -142,18 +138,19 @@ def _curve(axes: Any, curve: Curve) -> None:
 
 def _heatmaps(band: Any, grids: list[Grid]) -> None:
     import numpy as np
-    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     panels = band.subplots(1, len(grids), squeeze=False)[0]
     for axes, grid in zip(panels, grids, strict=True):
         values = np.full((len(grid.rows), max(1, len(grid.columns))), np.nan)
         for place, one in grid.cells.items():
-            values[place] = one.rms or np.nan
-        known = values[np.isfinite(values)]
-        norm = LogNorm(known.min(), known.max()) if known.size else None
-        image = axes.imshow(values, cmap=_MAP, norm=norm, aspect="auto", interpolation="none")
-        if known.size:
-            band.colorbar(image, ax=axes, shrink=0.8)
+            values[place] = np.log10(one.rms) if one.rms else np.nan
+        values[np.isinf(values)] = np.nan
+        image = axes.imshow(values, cmap=_MAP, aspect="auto", interpolation="none")
+        if not np.isnan(values).all():
+            words = FuncFormatter(lambda power, _: f"{10.0 ** min(power, 308):.1g}")
+            places = MaxNLocator(6, steps=[1, 2, 5, 10])
+            band.colorbar(image, ax=axes, shrink=0.8, format=words, ticks=places)
         every = max(1, len(grid.rows) // 16)
         axes.set_yticks(range(0, len(grid.rows), every), grid.rows[::every])
         axes.set_xticks(range(len(grid.columns)), map(_short, grid.columns), rotation=90)
@@ -176,12 +173,13 @@ def _histograms(band: Any, layers: Layers) -> None:
         axes.set(title=f"{_safe(kind)} by size", xlabel="size of the values", yticks=[])
         if span is None:
             continue
-        edges = 2.0 ** np.arange(span.low, span.high + 2)
+        edges = np.arange(span.low, span.high + 2)
         for index, (row, values) in enumerate(rows):
             color = colormaps[_MAP](index / max(1, len(rows) - 1) * 0.9)
             if shares := span.shares(values):
                 axes.stairs(shares, edges, color=color, label=_short(row))
-        axes.set_xscale("log")
+        marks = span.marks(8)
+        axes.set_xticks([place for _, place in marks], [mark for mark, _ in marks])
         axes.legend(handles=_ends(axes), frameon=False, loc="upper left")
 
 

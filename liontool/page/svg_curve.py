@@ -13,18 +13,25 @@ MOST_CURVES = 6
 """Groups that are drawn."""
 
 _WIDTH, _HEIGHT = 360.0, 190.0
+_MOST = 1e30
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 350.0, 26.0, 152.0
 
 
 def is_drawn(curve: Curve) -> bool:
     """Whether there is anything to draw."""
-    return bool(curve.position is not None and curve.span and curve.curves)
+    rates = (rate for one in curve.curves for rate in known(one))
+    return bool(curve.position is not None and curve.span and any(r is not None for r in rates))
+
+
+def known(one: GroupCurve) -> list[float | None]:
+    """The rates that can be drawn; a file may hold any number."""
+    return [rate if rate is not None and 0 <= rate <= _MOST else None for rate in one.rates]
 
 
 def picture(curve: Curve) -> str:
     """The curves of the groups over the steps, with a mark where the run stands."""
     shown = curve.curves[:MOST_CURVES]
-    top = max((rate for one in shown for rate in one.rates if rate is not None), default=0.0) or 1.0
+    top = max((rate or 0.0 for one in shown for rate in known(one)), default=0.0) or 1.0
     parts = [*_axes(curve, top), *_lines(curve, top)]
     label = (
         f"Learning rate from step {curve.position:,} to {(curve.position or 0) + curve.span:,}: "
@@ -59,14 +66,14 @@ def _axes(curve: Curve, top: float) -> Iterator[str]:
 def _lines(curve: Curve, top: float) -> Iterator[str]:
     for index, one in reversed(list(enumerate(curve.curves[:MOST_CURVES]))):
         path, pen = [], "M"
-        for step, rate in zip(one.steps, one.rates, strict=True):
+        for step, rate in zip(one.steps, known(one), strict=True):
             if rate is None:
                 pen = "M"
                 continue
             path.append(f"{pen}{_x(step, curve.span):.1f} {_y(rate, top):.1f}")
             pen = "L"
         yield f'<path class="line l{index}" d="{"".join(path)}"/>'
-    now = curve.curves[0].rates[0] or 0.0
+    now = known(curve.curves[0])[0] or 0.0
     yield f'<path class=now d="M{_LEFT} {_TOP}V{_BOTTOM}"/>'
     yield (
         f'<circle class=here cx="{_LEFT}" cy="{_y(now, top):.1f}" r="4">'

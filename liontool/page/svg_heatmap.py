@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import NamedTuple
 
 from liontool.measure.summary import ValueSummary
@@ -91,7 +92,7 @@ def _cells(grid: Grid, scale: LogScale | None, at: _Place) -> Iterator[str]:
 
 
 def _style(values: ValueSummary, scale: LogScale | None) -> str:
-    if values.nan or values.infinite:
+    if values.nan or values.infinite or values.rms == inf:
         return "bad"
     if not values.rms or scale is None:
         return "none"

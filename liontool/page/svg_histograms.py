@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from liontool.measure.summary import ValueSummary
@@ -29,20 +28,17 @@ def picture(kind: str, rows: Sequence[Row]) -> str:
     parts = [*_axis(span, bottom), *_histograms(rows, span)]
     label = (
         f"Histograms of {kind} by size of the values, {len(rows)} rows, "
-        f"from {2.0**span.low:.2g} to {2.0 ** (span.high + 1):.2g}"
+        f"from 2 to the power of {span.low} to 2 to the power of {span.high + 1}"
     )
     return svg(_WIDTH, bottom + 34, label, parts)
 
 
 def _axis(span: Range, bottom: float) -> Iterator[str]:
     """A mark for each power of ten, or for each second one and so on."""
-    first = math.ceil(span.low * math.log10(2))
-    last = math.floor((span.high + 1) * math.log10(2))
-    every = max(1, -(-(last - first + 1) // _MOST_MARKS))
-    for power in range(last, first - 1, -every):
-        x = _x(power / math.log10(2), span)
+    for mark, exponent in span.marks(_MOST_MARKS):
+        x = _x(exponent, span)
         yield f'<path class=grid d="M{x:.1f} {_TOP}V{bottom:.1f}"/>'
-        yield word(x, bottom + 14, f"1e{power}" if power else "1", "middle")
+        yield word(x, bottom + 14, mark, "middle")
     yield f'<path class=axis d="M{_LEFT} {bottom:.1f}H{_RIGHT}"/>'
     yield word((_LEFT + _RIGHT) / 2, bottom + 30, "size of the values", "middle")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -14,7 +15,18 @@ from liontool.page.markup import cut, table, text
 from liontool.page.page import html
 from liontool.page.scales import LogScale, ticks
 from liontool.page.svg_curve import picture
-from support.page_data import HOSTILE, curve, network, statistics, summary, tensor, values
+from support.page_data import (
+    HOSTILE,
+    curve,
+    extremes,
+    network,
+    odd_rates,
+    statistics,
+    summary,
+    tensor,
+    values,
+    with_curve,
+)
 
 VOID = {"meta", "path", "rect", "circle", "wbr"}
 
@@ -129,6 +141,17 @@ def test_endless_names_are_cut() -> None:
     """A name of a megabyte does not make a page of megabytes."""
     page = html(summary(), statistics(tensor(f"{'x' * 10**6}{n}", "exp_avg") for n in range(9)))
     assert len(page) < 100_000
+
+
+@pytest.mark.parametrize("rates", [(float("nan"),) * 5, None], ids=["nan", "odd"])
+def test_numbers_that_cannot_be_drawn(rates: tuple[float, ...] | None) -> None:
+    """Rates that are not finite leave gaps, and the ends of float64 have their place."""
+    odd = odd_rates()
+    if rates is not None:
+        odd = replace(odd, curves=(replace(odd.curves[0], rates=rates),))
+    page = html(with_curve(odd), extremes())
+    parsed(page)
+    assert not re.search(r'(?: d| x| y|cy)="[^"]*(?:nan|inf)', page)
 
 
 def test_many_curves_are_cut() -> None:

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from liontool.page import plot
-from support.page_data import HOSTILE, network, statistics, summary, tensor, values
+from support.page_data import (
+    HOSTILE,
+    extremes,
+    network,
+    odd_rates,
+    statistics,
+    summary,
+    tensor,
+    values,
+    with_curve,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -49,6 +59,12 @@ def test_little_to_draw(found: object) -> None:
     """Without layers, or with zeros alone, there is still a picture."""
     pytest.importorskip("matplotlib")
     assert plot.draw(summary(optimizers=()), found, "png").startswith(PNG)  # type: ignore[arg-type]
+
+
+def test_numbers_that_cannot_be_drawn() -> None:
+    """Rates that are not finite leave gaps, and the ends of float64 have their place."""
+    pytest.importorskip("matplotlib")
+    assert plot.draw(with_curve(odd_rates()), extremes(), "png").startswith(PNG)
 
 
 def test_nothing_to_draw() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,28 @@ def curve(groups: int = 2, span: int = 1000) -> Curve:
             for index in range(groups)
         ),
     )
+
+
+def extremes() -> Statistics:
+    """The least and the largest values that a float64 can have, and a norm beyond it."""
+    wide = values(1e308, lowest_exponent=-1074, exponents=(1,) * 2098)
+    endless = values(float("inf"), lowest_exponent=1023, exponents=(5,))
+    tiny = values(5e-324, lowest_exponent=-1074, exponents=(9,))
+    every = zip((wide, endless, tiny), range(3), strict=True)
+    return statistics(tensor(f"h.{layer}.w", "weight", found) for found, layer in every)
+
+
+def odd_rates() -> Curve:
+    """Learning rates that are none."""
+    rates = (float("nan"), float("inf"), None, -1e-3, 1e308)
+    return Curve(0, 4, "stays", (GroupCurve((0,), (0, 1, 2, 3, 4), rates),))
+
+
+def with_curve(found: Curve) -> Summary:
+    """A checkpoint with that curve."""
+    scheduler = SchedulerSummary("", "StepLR", 0, None, {}, (), found)
+    (optimizer,) = summary().optimizers
+    return summary(optimizers=(replace(optimizer, schedulers=(scheduler,)),))
 
 
 def summary(name: str = "a.ckpt", **changes: Any) -> Summary:
