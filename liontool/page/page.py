@@ -43,6 +43,7 @@ def html(summary: Summary, found: Statistics) -> str:
     body = [
         _head(summary, name),
         _alarms(summary, found),
+        section("No optimizer", items([summary.no_optimizer] if summary.no_optimizer else ())),
         *_optimizers(summary, found),
         section("Other schedulers", tables.schedulers(summary.schedulers)),
         section("Values", tables.kinds(found), items(notable.remarks(found))),
@@ -68,8 +69,7 @@ def _head(summary: Summary, name: str) -> str:
         for title, words in facts(summary)
     )
     where = f"<p class=lead>{text(summary.path)}</p>" if summary.path != name else ""
-    missing = items([summary.no_optimizer]) if summary.no_optimizer is not None else ""
-    return f"<header><h1>{text(name)}</h1>{where}<dl>{pairs}</dl></header>{missing}\n"
+    return f"<header><h1>{text(name)}</h1>{where}<dl>{pairs}</dl></header>\n"
 
 
 def _alarms(summary: Summary, found: Statistics) -> str:

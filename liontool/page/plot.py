@@ -16,6 +16,7 @@ from liontool.page import svg_curve
 from liontool.page.exponents import common
 from liontool.page.layers import Grid, Layers, by_layer
 from liontool.page.markup import cut
+from liontool.page.scales import LogScale, from_log
 
 SUFFIXES = (".png", ".svg")
 _COLORS = ("#0b57b8", "#b35900", "#1a7f4b", "#a3268f", "#6b5bd2", "#57606a")
@@ -146,9 +147,11 @@ def _heatmaps(band: Any, grids: list[Grid]) -> None:
         for place, one in grid.cells.items():
             values[place] = np.log10(one.rms) if one.rms else np.nan
         values[np.isinf(values)] = np.nan
-        image = axes.imshow(values, cmap=_MAP, aspect="auto", interpolation="none")
-        if not np.isnan(values).all():
-            words = FuncFormatter(lambda power, _: f"{10.0 ** min(power, 308):.1g}")
+        scale = LogScale.over(one.rms for one in grid.cells.values())
+        limits = {"vmin": scale.low, "vmax": scale.high} if scale else {}
+        image = axes.imshow(values, cmap=_MAP, aspect="auto", interpolation="none", **limits)
+        if scale is not None:
+            words = FuncFormatter(lambda power, _: from_log(power))
             places = MaxNLocator(6, steps=[1, 2, 5, 10])
             band.colorbar(image, ax=axes, shrink=0.8, format=words, ticks=places)
         every = max(1, len(grid.rows) // 16)

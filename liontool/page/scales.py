@@ -23,11 +23,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 @dataclass(frozen=True)
 class LogScale:
-    """A logarithmic scale of shades.
+    """A logarithmic scale of shades, over a power of ten at least: small differences look small.
 
     Attributes:
-        low: What the first shade begins with.
-        high: What the last one ends with.
+        low: Logarithm to base 10 of what the first shade begins with.
+        high: Likewise, of what the last one ends with.
     """
 
     low: float
@@ -36,13 +36,18 @@ class LogScale:
     @classmethod
     def over(cls, values: Iterable[float | None]) -> LogScale | None:
         """The scale of all that are positive and finite; None without any."""
-        known = [value for value in values if value is not None and 0 < value < math.inf]
-        return cls(min(known), max(known)) if known else None
+        known = [math.log10(v) for v in values if v is not None and 0 < v < math.inf]
+        if not known:
+            return None
+        missing = max(0.0, 1 - (max(known) - min(known))) / 2
+        return cls(min(known) - missing, max(known) + missing)
 
     def shade(self, value: float) -> int:
         """From 0 to `SHADES` - 1."""
-        width = math.log(self.high) - math.log(self.low)
-        if width <= 0:
-            return SHADES // 2
-        part = (math.log(value) - math.log(self.low)) / width
+        part = (math.log10(value) - self.low) / (self.high - self.low)
         return max(0, min(SHADES - 1, int(part * SHADES)))
+
+
+def from_log(power: float) -> str:
+    """Ten to that power in two digits."""
+    return f"{10.0 ** min(power, 308.0):.2g}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from liontool.measure.summary import ValueSummary
 from liontool.page.layers import Grid
 from liontool.page.markup import cut, svg, text, word
-from liontool.page.scales import SHADES, LogScale
+from liontool.page.scales import SHADES, LogScale, from_log
 from liontool.wording import count
 
 _WIDTH = 360.0
@@ -50,13 +50,15 @@ def legend(scale: LogScale | None) -> str:
         return "<p class=legend>all values are zero, or none is finite</p>"
     shades = "".join(f"<i class=c{shade}></i>" for shade in range(SHADES))
     return (
-        f"<p class=legend><span>RMS {scale.low:.2g}</span><span class=ramp>{shades}</span>"
-        f"<span>{scale.high:.2g}</span></p>"
+        f"<p class=legend><span>RMS {from_log(scale.low)}</span><span class=ramp>{shades}</span>"
+        f"<span>{from_log(scale.high)}</span></p>"
     )
 
 
 def _label(grid: Grid, scale: LogScale | None) -> str:
-    span = f"RMS from {scale.low:.2g} to {scale.high:.2g}" if scale else "no RMS above zero"
+    span = "no RMS above zero"
+    if scale is not None:
+        span = f"scale of RMS from {from_log(scale.low)} to {from_log(scale.high)}"
     return (
         f"Heat map of {grid.kind} in {grid.stack or 'all parameters'}: "
         f"{count(len(grid.rows), 'row')} of layers, {count(len(grid.columns), 'column')}, {span}"

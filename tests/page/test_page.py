@@ -190,10 +190,17 @@ def test_log_scale() -> None:
     """Shades go up with the logarithm; zeros and what is not finite do not count."""
     scale = LogScale.over([1e-4, None, 0.0, 1.0, float("inf")])
     assert scale is not None
-    assert (scale.low, scale.high) == (1e-4, 1.0)
+    assert (scale.low, scale.high) == (-4, 0)
     assert [scale.shade(v) for v in (1e-4, 1.1e-2, 1.0)] == [0, 5, 9]
     assert LogScale.over([0.0, None]) is None
-    assert LogScale(2.0, 2.0).shade(2.0) == 5
+
+
+def test_small_differences_look_small() -> None:
+    """A scale is a power of ten wide at least, so that noise has few shades."""
+    scale = LogScale.over([0.95, 1.05])
+    assert scale is not None
+    assert scale.high - scale.low == pytest.approx(1)
+    assert {scale.shade(0.95), scale.shade(1.05)} <= {4, 5}
 
 
 def test_tails_are_put_together() -> None:
