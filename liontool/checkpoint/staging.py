@@ -119,7 +119,7 @@ class Stage:
 
     def _exists(self) -> OutputExistsError:
         return OutputExistsError(
-            f"{self.shown}: is there already; give another name, or replace it with --force"
+            f"{self.shown}: is there already; give another name with -o, or replace it with --force"
         )
 
     def _is_kept(self) -> OutputExistsError:

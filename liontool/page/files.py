@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from liontool.checkpoint.publish import check_target, new_file
+from liontool.errors import OutputExistsError
 from liontool.inspect.statistics import statistics
 from liontool.inspect.summary import summarise
 from liontool.page.page import html
@@ -68,7 +69,11 @@ def _check(path: Path, targets: Sequence[Path], plot: Path | None, force: bool) 
         source = Path(os.path.realpath(path))
         if source == Path(place) or source in Path(place).parents:
             raise ValueError(f"{target}: is part of the checkpoint, name a file outside of it")
-        check_target(target, force=force, is_folder=False)
+        try:
+            check_target(target, force=force, is_folder=False)
+        except OutputExistsError as error:  # it speaks of -o, which is not here
+            words = "is there already; give another name, or replace it with --force"
+            raise OutputExistsError(f"{target}: {words}") from error
 
 
 def _publish(target: Path, content: bytes, force: bool) -> None:

@@ -58,7 +58,7 @@ def test_nothing_is_overwritten(liontool: Run, source: Path) -> None:
     Path("a.html").write_text("mine")
     code, _, err = liontool("inspect", str(source), "--html", "a.html")
     assert (code, Path("a.html").read_text()) == (2, "mine")
-    assert "a.html: is there already" in err
+    assert "a.html: is there already; give another name, or replace it with --force" in err
     assert liontool("inspect", str(source), "--html", "a.html", "--force").code == 0
     assert Path("a.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
