@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _MOST_RANGES = 4
+_MOST_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,14 @@ class Fold:
 
 def template(name: str) -> str:
     """The name with `{}` for every part between dots that is a number."""
-    return ".".join("{}" if part.isdecimal() else part for part in name.split("."))
+    return ".".join("{}" if is_index(part) else part for part in name.split("."))
+
+
+def is_index(part: str) -> bool:
+    """Whether a part of a name is a number as a program writes it: "03" is none."""
+    if not part.isascii() or not part.isdecimal() or len(part) > _MOST_DIGITS:
+        return False
+    return part == "0" or part[0] != "0"
 
 
 def folded(names: Iterable[str]) -> tuple[Fold, ...]:

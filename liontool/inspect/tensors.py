@@ -15,6 +15,7 @@ from liontool.inspect.globs import matcher
 from liontool.inspect.listing import Item, listed
 from liontool.inspect.opening import opened
 from liontool.inspect.sharing import shared
+from liontool.inspect.templates import is_index
 
 SCHEMA = 1
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
@@ -155,4 +156,4 @@ def _file(tensor: TensorRef, path: Path) -> str:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts `h.2` before `h.10`."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
+    return [(int(part), "") if is_index(part) else (-1, part) for part in name.split(".")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from liontool.inspect.templates import number_ranges
+from liontool.inspect.templates import is_index, number_ranges
 from liontool.inspect.tensors import TensorEntry
 
 
@@ -48,7 +48,7 @@ def tree(entries: Iterable[TensorEntry]) -> Branch:
         branch = root
         branch.count(entry)
         for part in entry.name.split("."):
-            key = "{}" if part.isdecimal() else part
+            key = "{}" if is_index(part) else part
             branch = branch.parts.setdefault(key, Branch())
             if key == "{}":
                 branch.numbers.add(int(part))

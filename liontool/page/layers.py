@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from liontool.inspect.listing import OTHER
 from liontool.inspect.statistics import Statistics, TensorStatistics
-from liontool.inspect.templates import template
+from liontool.inspect.templates import is_index, template
 from liontool.measure.summary import ValueSummary, merged
 
 _MOST_ROWS = 48
@@ -19,7 +19,6 @@ _MOST_COLUMNS = 32
 _MOST_KINDS = 6
 _MOST_STACKS = 3
 _MOST_OUTSIDE = 40
-_LONGEST_NUMBER = 9
 _UNSHOWN = "step"
 _SIDE_BY_SIDE = 16  # parameters that have positions, not names
 
@@ -136,7 +135,7 @@ def _placed(name: str) -> _Placed | None:
     """The name cut at its first number; None where it has none."""
     parts = name.split(".")
     for index, part in enumerate(parts):
-        if part.isdecimal() and len(part) <= _LONGEST_NUMBER:
+        if is_index(part):
             before, after = ".".join(parts[:index]), ".".join(parts[index + 1 :])
             return (
                 _position(int(part))

@@ -23,3 +23,10 @@ def test_many_gaps_are_cut_short() -> None:
     """A pattern stays a line, and says where its numbers end."""
     (fold,) = folded(f"h.{n}.w" for n in range(0, 40, 2))
     assert fold.pattern == "h.{0,2,4,...,38}.w"
+
+
+def test_only_indices_are_numbers() -> None:
+    """What no program writes as an index stays text: "03" is not "3", and long digits no layer."""
+    long = "9" * 5000
+    assert template(f"h.03.{long}.٣.7") == f"h.03.{long}.٣.{{}}"
+    assert [fold.pattern for fold in folded(["h.3", "h.03", "h.4"])] == ["h.{3-4}", "h.03"]
