@@ -1,6 +1,7 @@
 """Thousands of files that were good once: each is answered with findings, or in one line.
 
-`make fuzz` takes 2,000 of each container, `make test` a share of them.
+`make fuzz` takes 2,000 of each container and kind of folder, `make test` a share of them. In a
+folder one file is damaged at a time, each in its turn.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from pathlib import Path
 import pytest
 
 from liontool.checkpoint.system import SYSTEM
-from support import hostile_mutants
+from support import hostile_honest
 from support.hostile_containers import put
+from support.hostile_honest import honest
+from support.hostile_mutants import mutant
 from support.hostile_runs import Runner, complaint, contents
 
 FILES = int(os.environ.get("LIONTOOL_MUTANTS", "300"))
+FOLDERS = int(os.environ.get("LIONTOOL_MUTANTS", "60"))
 SHOWN = 10
 """Of so many files one is shown as text: drawing takes longer than looking."""
 
@@ -40,9 +44,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
         patch.setattr(SYSTEM, "fsync", lambda _: None)
         runner = Runner(patch, tmp_path_factory.mktemp("trap"))
         folder = tmp_path_factory.mktemp("warm")
-        hostile_mutants.companions(folder)
-        for name, data in hostile_mutants.honest_bytes().values():
-            put(folder, name, data)
+        for container in (*hostile_honest.FILES, *hostile_honest.FOLDERS):
+            name = honest(container).put(folder)
             for words, answers in COMMANDS:
                 for options in ([], ["--json"]):
                     run = runner.run(folder, *_words(words, name, name), *options)
@@ -55,29 +58,44 @@ def _words(words: tuple[str, ...], name: str, honest: str) -> list[str]:
     return [{"NAME": name, "HONEST": honest}.get(word, word) for word in words]
 
 
-@pytest.mark.parametrize("container", ["torch-zip", "legacy", "safetensors", "index"])
+@pytest.mark.parametrize("container", hostile_honest.FILES)
 def test_mutants(container: str, tmp_path: Path, runner: Runner) -> None:
     """No traceback, no hang, no code run, nothing written; what inspect refuses, verify faults."""
-    name, data = hostile_mutants.honest_bytes()[container]
-    honest = put(tmp_path, f"honest-{name}", data)
-    hostile_mutants.companions(tmp_path)
+    codes = _survived(container, FILES, tmp_path, runner)
+    assert codes["verify 1"] > FILES / 4  # most of them are damaged indeed, and are checkpoints
+
+
+@pytest.mark.parametrize("container", hostile_honest.FOLDERS)
+def test_mutants_in_folders(container: str, tmp_path: Path, runner: Runner) -> None:
+    """The same where the damage is in one file of several."""
+    codes = _survived(container, FOLDERS, tmp_path, runner)
+    assert codes["verify 1"] > FOLDERS / 4
+
+
+def _survived(container: str, count: int, folder: Path, runner: Runner) -> Counter[str]:
+    """How often each command ended in which way, once nothing was found that it must not do."""
+    whole = honest(container)
+    twin = whole.put(folder, "honest-")
+    whole.put(folder)
     found: list[str] = []
     codes: Counter[str] = Counter()
-    for number in range(FILES):
-        put(tmp_path, *hostile_mutants.mutant(container, number))
-        before = contents(tmp_path)
+    for number in range(count):
+        name, data = mutant(container, number)
+        put(folder, name, data)
+        before = contents(folder)
         options = ["--json"] if number % SHOWN else []
         ends: dict[str, int] = {}
         for words, answers in COMMANDS:
-            run = runner.run(tmp_path, *_words(words, name, honest), *options)
+            run = runner.run(folder, *_words(words, whole.name, twin), *options)
             fault = complaint(run, answers)
-            if contents(tmp_path) != before:
+            if contents(folder) != before:
                 fault = fault or "something was written"
             found += [f"{container} {number}, {' '.join(words)}: {fault}"] if fault else []
             codes[f"{words[0]} {run.code}"] += 1
             ends.setdefault(words[0], run.code)
         if ends["inspect"] == 2 and ends["verify"] == 0:
             found.append(f"{container} {number}: inspect refuses it, verify finds nothing")
+        put(folder, name, whole.files[name])
     assert not found, "\n".join(found[:20])
     assert not runner.marker.exists()
-    assert codes["verify 1"] > FILES / 4  # most of them are damaged indeed, and are checkpoints
+    return codes

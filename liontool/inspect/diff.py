@@ -13,6 +13,7 @@ from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.plain_values import json_value
+from liontool.checkpoint.readable import whole
 from liontool.inspect.diff_fields import FieldDifference, compare_fields, has_plain
 from liontool.inspect.diff_matching import Matching, matched
 from liontool.inspect.diff_names import Renames
@@ -233,7 +234,7 @@ def _items(look: Opened) -> tuple[Item, ...]:
     source = look.source
     for name in source.names() if source.is_folder else ():
         if name.endswith(TENSOR_FILES):
-            source.document(name)
+            whole(source, name)
     return listed(look)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from liontool.checkpoint.document import Document, TensorRef, Value, tensors
 from liontool.checkpoint.frameworks import torch_layout
 from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.readable import readable
 from liontool.checkpoint.source import Source
-from liontool.errors import ReadError
 from liontool.inspect.opening import Opened
 
 WEIGHT, STATE, OTHER = "weight", "state", "other"
@@ -65,13 +65,7 @@ def listed(opened: Opened) -> tuple[Item, ...]:
 
 def documents(source: Source) -> Iterator[Document]:
     """The files that can hold tensors; one of a folder that cannot be read is left out."""
-    names = [n for n in source.names() if n.endswith(TENSOR_FILES)] if source.is_folder else [""]
-    for name in names:
-        try:
-            yield source.document(name)
-        except ReadError:
-            if not source.is_folder:
-                raise
+    return readable(source, TENSOR_FILES)
 
 
 def _states(checkpoint: Checkpoint | None) -> dict[int, Item]:

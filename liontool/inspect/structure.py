@@ -9,6 +9,7 @@ from pathlib import Path
 
 from liontool.checkpoint.formats.torch_legacy import is_legacy
 from liontool.checkpoint.publish import SUFFIX as TEMPORARY
+from liontool.checkpoint.readable import whole
 from liontool.checkpoint.source import Source
 from liontool.errors import FormatError, LiontoolError, UnsafePathError
 from liontool.inspect import structure_index, structure_safetensors
@@ -99,8 +100,7 @@ def _unreadable(error: LiontoolError, path: Path, name: str) -> Finding:
 def _reading_fault(source: Source, name: str) -> LiontoolError | None:
     """What the strict reader does not like, if anything."""
     try:
-        tree = source.document(name).tree
-        del tree
+        whole(source, name)
     except LiontoolError as error:
         return error
     return None

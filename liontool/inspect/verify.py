@@ -171,7 +171,7 @@ def _refused(error: ReadError | None, source: Source, found: Structure) -> Itera
         return
     if isinstance(error, UnfinishedError):
         yield Finding("unfinished", "", without_path(error, source.path))
-    elif all(finding.severity == NOTE for finding in found.findings):
+    elif all(finding.severity != ERROR for finding in found.findings):
         yield Finding("unreadable", "", without_path(error, source.path))
     else:
         text = "tensors, groups and schedulers were not looked at: the file cannot be read"

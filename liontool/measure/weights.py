@@ -8,9 +8,9 @@ from liontool.checkpoint.document import Document, TensorRef, tensors
 from liontool.checkpoint.frameworks.torch_layout import is_optimizer, nodes
 from liontool.checkpoint.frameworks.weights import weights_by_name
 from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.readable import readable
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.values import is_float
-from liontool.errors import ReadError
 from liontool.states import MOMENT
 
 _WEIGHT_FILES = (".safetensors", ".bin")
@@ -26,17 +26,9 @@ def weights_by_slot(source: Source, checkpoint: Checkpoint, optimizer: Optimizer
     asked of weights here is asked of groups. Weights with other shapes, and those that are not in
     the source, are left out.
     """
-    documents = list(_documents(source))
+    # A stranger with the suffix of weights is left out; they are only counted here.
+    documents = list(readable(source, _WEIGHT_FILES))
     return _by_name(documents, optimizer) or _by_shape(documents, checkpoint, optimizer)
-
-
-def _documents(source: Source) -> Iterator[Document]:
-    names = [n for n in source.listing() if n.endswith(_WEIGHT_FILES)] if source.is_folder else [""]
-    for name in names:
-        try:
-            yield source.document(name)
-        except ReadError:  # a stranger with the suffix of weights; they are only counted here
-            continue
 
 
 def _by_name(documents: list[Document], optimizer: Optimizer) -> Weights:

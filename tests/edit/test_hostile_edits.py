@@ -14,6 +14,8 @@ from liontool.checkpoint.system import SYSTEM
 from liontool.errors import LiontoolError
 from support import hostile_mutants
 from support.hostile_files import KINDS
+from support.hostile_honest import FILES as CONTAINERS
+from support.hostile_honest import FOLDERS, honest
 
 FILES, MUTANTS = 12, 60
 WORDS = (
@@ -54,15 +56,15 @@ def test_hostile_files(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("container", hostile_mutants.honest_bytes())
+@pytest.mark.parametrize("container", CONTAINERS + FOLDERS)
 def test_mutated_files(container: str, tmp_path: Path) -> None:
     """Some damage is refused, some does not matter."""
-    hostile_mutants.companions(tmp_path)
     found: Counter[str] = Counter()
     for number in range(MUTANTS):
+        path = tmp_path / honest(container).put(tmp_path)
         name, data = hostile_mutants.mutant(container, number)
         (tmp_path / name).write_bytes(data)
-        found += outcomes(tmp_path / name, tmp_path / f"out{Path(name).suffix}")
+        found += outcomes(path, tmp_path / f"out{path.suffix}")
     assert found.total() == MUTANTS * len(WORDS)
     assert found["edited"] < found.total()
 

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from random import Random
 
-from support import hostile_trees as trees
-from support.hostile_containers import damaged, legacy, put, safetensors, torch_zip
-from support.hostile_safetensors import state_file
-from support.hostile_trees import Storages
+from support.hostile_containers import damaged
+from support.hostile_honest import FILES, honest
 
 Mutator = Callable[[bytearray, Random], None]
-
-
-def honest_bytes() -> dict[str, tuple[str, bytes]]:
-    """A name and the bytes of one good file of each container."""
-    zipped, old = Storages(), Storages((None,))
-    index = {"metadata": {"total_size": 48}, "weight_map": dict.fromkeys(_state_names(), _SHARD)}
-    return {
-        "torch-zip": ("a.ckpt", torch_zip(trees.lightning(zipped), zipped)),
-        "legacy": ("a.pt", legacy(trees.loop(old), old)),
-        "safetensors": ("a.safetensors", safetensors(*state_file())),
-        "index": ("m.safetensors.index.json", json.dumps(index).encode()),
-    }
-
-
-_SHARD = "m-00001-of-00001.safetensors"
-
-
-def _state_names() -> list[str]:
-    return [name for name in state_file()[0] if name.startswith("state.")]
-
-
-def companions(folder: Path) -> None:
-    """What has to lie beside the files: the shard of the index."""
-    put(folder, _SHARD, safetensors(*state_file()))
 
 
 def mutant(container: str, number: int) -> tuple[str, bytes]:
     """The name and the bytes of a mutated file; the same ones in every run."""
     rng = Random(f"{container} {number}")
-    name, data = _honest()[container]
-    changed = bytearray(data)
+    whole = honest(container)
+    name = whole.targets[number // len(_MUTATORS) % len(whole.targets)]
+    changed = bytearray(whole.files[name])
     _MUTATORS[number % len(_MUTATORS)](changed, rng)
     return name, bytes(changed)
-
-
-@cache
-def _honest() -> dict[str, tuple[str, bytes]]:
-    return honest_bytes()
 
 
 def _flips(data: bytearray, rng: Random) -> None:
@@ -77,8 +44,8 @@ def _cuts(data: bytearray, rng: Random) -> None:
 
 def _splices(data: bytearray, rng: Random) -> None:
     """Runs of bytes of the same file, or of another container's, at other places."""
-    _, other = rng.choice(list(_honest().values()))
-    donor = rng.choice([bytes(data), other])
+    other = honest(rng.choice(FILES))
+    donor = rng.choice([bytes(data), other.files[other.name]])
     for _ in range(rng.choice([1, 1, 3])):
         length = rng.choice([4, 8, 16, 46, 200])
         start, at = rng.randrange(len(donor)), rng.randrange(len(data))
