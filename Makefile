@@ -1,7 +1,7 @@
 # make test   everything CI checks       make demo    AdamW -> Lion on a small GPT, about a minute
 # make lint   style, types, contracts    make format  let ruff rewrite the sources
 # make docs   docs/_build/html           make bench   the figures in benchmarks/README.md
-# make fuzz   2,000 mutated files of each container through every command, about 10 minutes
+# make fuzz   2,000 mutated files of each container and kind of folder through every command
 # make torch-suite TEST_OPTIM=pytorch/test/test_optim.py   torch's own optimizer tests on ours
 #
 # Each target sets itself up: .venv is made by $(PYTHON) and filled from constraints.txt.

@@ -1,4 +1,4 @@
-"""A folder with one file that is damaged: it is named, and the others are looked at all the same."""
+"""A folder with one damaged file: the file is named, and the others are looked at all the same."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_verify_finds_it(folder: Path) -> None:
 
 def test_diff_refuses_it(folder: Path) -> None:
     """A comparison without a file would say that its tensors were removed."""
-    with pytest.raises(FormatError, match="00002-of-00002.bin: tensor 'b.beyond' reaches"):
+    with pytest.raises(FormatError, match=r"00002-of-00002\.bin: tensor 'b.beyond' reaches"):
         diff(folder, folder)
 
 
