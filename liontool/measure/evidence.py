@@ -18,7 +18,8 @@ from liontool.measure.adam_moments import (
     second_moment,
     slot_step,
 )
-from liontool.measure.products import dot
+from liontool.measure.products import dot, total
+from liontool.measure.scratch import scratch
 from liontool.states import MOMENT
 
 if TYPE_CHECKING:
@@ -172,16 +173,21 @@ class UpdateSums:
             moves = second > 0
             self.stale += len(second) - int(np.count_nonzero(moves))
             first, second = first[moves], second[moves]
-        root = np.sqrt(second)
-        inverse = root + self._eps
+        count = len(second)
+        root = scratch("root", count, np.result_type(second, np.float16))
+        inverse = scratch("inverse", count, root.dtype)
+        np.sqrt(second, out=root)
+        np.add(root, self._eps, out=inverse)
         np.reciprocal(inverse, out=inverse)
         self.phi += dot(root, inverse)
-        squares = inverse * first  # of the wider type, if they differ
+        squares = scratch("root", count, np.result_type(inverse, first))
+        np.multiply(inverse, first, out=squares)
         np.square(squares, out=squares)
-        least = (STALE / self._factor) ** 2
-        self.moving += len(squares)
-        self.stale += len(squares) - int(np.count_nonzero(squares >= least))
-        self.square += float(squares.sum()) * self._factor**2
+        large = scratch("large", count, np.bool_)
+        np.greater_equal(squares, (STALE / self._factor) ** 2, out=large)
+        self.moving += count
+        self.stale += count - int(np.count_nonzero(large))
+        self.square += total(squares) * self._factor**2
         self.fourth += dot(squares, squares) * self._factor**4
 
     def add_still(self, count: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from liontool.measure.scratch import scratch
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -65,29 +67,35 @@ def codes(numbers: Array) -> Array:
     shift, special, _ = _LAYOUTS[numbers.itemsize]
     bits = numbers.view(f"u{numbers.itemsize}")
     if numbers.itemsize == 8:
-        found = (bits >> np.uint64(shift)).view(np.int64)
-        found &= special
-        return np.bincount(found, minlength=special + 1)
-    small = (bits >> np.uint32(shift)).astype(np.uint8)  # less the sign
-    found = np.zeros(special + 1, np.int64)
+        wide = scratch("wide", len(bits), np.uint64)
+        np.right_shift(bits, np.uint64(shift), out=wide)
+        np.bitwise_and(wide, np.uint64(special), out=wide)  # less the sign
+        return np.bincount(wide.view(np.int64), minlength=special + 1)
+    small = scratch("narrow", len(bits), np.uint8)
+    np.right_shift(bits, np.uint32(shift), out=small, casting="unsafe")  # less the sign
+    return _by_pairs(small, special + 1)
+
+
+def _by_pairs(small: Array, count: int) -> Array:
+    """How often bytes below `count` occur; they are changed."""
+    import numpy as np
+
+    found = np.zeros(count, np.int64)
     if len(small):
-        lowest = int(small.min())
-        small -= np.uint8(lowest)  # fewer pairs can occur: they stay in the cache
+        lowest, highest = int(small.min()), int(small.max())
+        np.subtract(small, np.uint8(lowest), out=small)  # fewer pairs, which stay in the cache
         even = len(small) & ~1
-        pairs = small[:even].view(np.uint16).astype(np.int64)  # bincount would keep the GIL for it
-        counts = folded(np.bincount(pairs))[: special + 1 - lowest]
-        found[lowest:] = counts
+        pairs = scratch("wide", even // 2, np.int64)
+        np.copyto(pairs, small[:even].view(np.uint16))  # bincount would keep the GIL for it
+        counts = np.bincount(pairs, minlength=256 * (highest - lowest + 1))
+        found[lowest:] = folded(counts)[: count - lowest]
         found[small[even:] + lowest] += 1
     return found
 
 
 def folded(pairs: Array) -> Array:
-    """Counts of bytes, from counts of pairs of bytes."""
-    import numpy as np
-
-    whole = np.zeros((len(pairs) + 255) // 256 * 256, np.int64)
-    whole[: len(pairs)] = pairs
-    table = whole.reshape(-1, 256)
+    """Counts of bytes, from counts of pairs of bytes: of whole rows of 256."""
+    table = pairs.reshape(-1, 256)
     found: Array = table.sum(axis=0)
     found[: len(table)] += table.sum(axis=1)
     return found

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from liontool.checkpoint.document import ITEM_SIZES, Span, Stored, TensorRef
 from liontool.checkpoint.reading import extents, open_file, read_into
 from liontool.checkpoint.values import byte_blocks, span_of
+from liontool.measure.scratch import scratch
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-BLOCK = 1 << 16
+BLOCK = 3 << 15
 """Elements of each tensor in a block: what is made of them stays in a core's cache."""
 
 _PART = 1 << 22
@@ -114,17 +115,22 @@ def _read(job: Job, start: int, stop: int, files: _Files) -> Sums:
 
     sums = job.sums()
     run = _is_run(job.tensors)
-    read = (_run_blocks(t, start, stop, files) if run else _even(t) for t in job.tensors)
+    read = (
+        _run_blocks(tensor, start, stop, files, f"block {place}") if run else _even(tensor)
+        for place, tensor in enumerate(job.tensors)
+    )
     with np.errstate(all="ignore"):  # what is not finite is counted
         for blocks in zip(*read, strict=True):
             sums.add(*blocks)
     return sums
 
 
-def _run_blocks(tensor: TensorRef, start: int, stop: int, files: _Files) -> Iterator[memoryview]:
+def _run_blocks(
+    tensor: TensorRef, start: int, stop: int, files: _Files, room: str
+) -> Iterator[memoryview]:
     item = ITEM_SIZES[tensor.dtype]
     whole = span_of(tensor)
-    buffer = memoryview(bytearray(min(BLOCK, stop - start) * item))
+    buffer = scratch(room, min(BLOCK, stop - start) * item, "u1").data
     for first in range(start, stop, BLOCK):
         length = min(BLOCK, stop - first) * item
         block = buffer[:length]

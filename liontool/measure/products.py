@@ -1,7 +1,8 @@
-"""Sums of products at the speed of BLAS, in the calling thread alone."""
+"""Sums, and sums of products, at the speed of BLAS, in the calling thread alone."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,5 +19,29 @@ def dot(first: Array, second: Array) -> float:
 
     whole = len(first) // _ROW * _ROW
     rows, columns = first[:whole].reshape(-1, 1, _ROW), second[:whole].reshape(-1, _ROW, 1)
-    total = np.matmul(rows, columns).sum(dtype=np.float64)
-    return float(total) + float(np.dot(first[whole:], second[whole:]))
+    return _of_rows(rows, columns) + float(np.dot(first[whole:], second[whole:]))
+
+
+def total(numbers: Array) -> float:
+    """Sum of a flat array of floats; the rows that it is cut into add up in float64."""
+    import numpy as np
+
+    whole = len(numbers) // _ROW * _ROW
+    ones = _ones(numbers.dtype.char)
+    rest = numbers[whole:]
+    return _of_rows(numbers[:whole].reshape(-1, 1, _ROW), ones[:, None]) + float(
+        np.dot(rest, ones[: len(rest)])
+    )
+
+
+def _of_rows(rows: Array, columns: Array) -> float:
+    import numpy as np
+
+    return float(np.matmul(rows, columns).sum(dtype=np.float64))
+
+
+@cache
+def _ones(dtype: str) -> Array:
+    import numpy as np
+
+    return np.ones(_ROW, dtype)

@@ -7,14 +7,14 @@ anyway.
 
 from __future__ import annotations
 
-import threading
 from math import fsum, inf, ldexp, sqrt
 from typing import TYPE_CHECKING, Any, Protocol
 
 from liontool.checkpoint.document import ITEM_SIZES
 from liontool.checkpoint.encoding import decoded
 from liontool.measure.exponents import Exponents, codes, folded
-from liontool.measure.products import dot
+from liontool.measure.products import dot, total
+from liontool.measure.scratch import scratch
 from liontool.measure.summary import ValueSummary
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ class CodeSums:
         import numpy as np
 
         even = len(block) & ~1
-        found = np.bincount(np.frombuffer(block[:even], "<u2").astype(np.int64))
-        found = found if self._width == 2 else folded(found)
-        self._counts[: len(found)] += found
+        wide = scratch("wide", even // 2, np.int64)
+        np.copyto(wide, np.frombuffer(block[:even], "<u2"))  # bincount would keep the GIL for it
+        found = np.bincount(wide, minlength=1 << 16)
+        self._counts += found if self._width == 2 else folded(found)
         if even < len(block):
             self._counts[block[-1]] += 1
 
@@ -141,17 +142,16 @@ class NumberSums:
         import numpy as np
 
         numbers = decoded(block, self._dtype)
-        if numbers.dtype != np.float32:
+        if numbers.dtype not in (np.float32, np.float64):
             numbers = numbers.astype(np.float64)
         self._count += len(numbers)
-        wide = _room(len(numbers))
         found = codes(numbers)
         if found[-1]:  # the code of NaN and infinity
             numbers = self._without_special(numbers)
             found = codes(numbers)
         if len(numbers):
             self._widen(float(numbers.min()), float(numbers.max()))
-            self._add_finite(numbers, found, wide[: len(numbers)])
+            self._add_finite(numbers, found)
 
     def add_still(self, elements: int) -> None:
         """Take in elements of zero bytes."""
@@ -201,17 +201,18 @@ class NumberSums:
         self._infinite += len(numbers) - nan - int(np.count_nonzero(finite))
         return numbers[finite]
 
-    def _add_finite(self, numbers: Array, found: Array, wide: Array) -> None:
+    def _add_finite(self, numbers: Array, found: Array) -> None:
         import numpy as np
 
         self._exponents.add(found, numbers.itemsize)
         if found[0]:
             self._add_small(numbers, int(found[0]))
+        wide = scratch("wide", len(numbers), np.float64)
         np.copyto(wide, numbers)
         scale = _scale(found) if numbers.itemsize == 8 else 0
         if scale:
             np.ldexp(wide, scale, out=wide)
-        self._sum.add(float(np.einsum("i->", wide)), -scale)
+        self._sum.add(total(wide), -scale)
         self._square.add(dot(wide, wide), -2 * scale)
 
     def _add_small(self, numbers: Array, count: int) -> None:
@@ -224,19 +225,6 @@ class NumberSums:
             wide = numbers.astype(np.float64)
             limit = np.finfo(numbers.dtype).smallest_normal
             self._exponents.add_numbers(wide[(np.abs(wide) < limit) & (wide != 0)])
-
-
-_THREAD = threading.local()
-
-
-def _room(count: int) -> Array:
-    """This thread's memory for wide numbers, made once."""
-    import numpy as np
-
-    found: Array | None = getattr(_THREAD, "room", None)
-    if found is None or len(found) < count:
-        found = _THREAD.room = np.empty(count)
-    return found
 
 
 class _Scaled:
