@@ -1,9 +1,12 @@
-"""What does it cost to look into a checkpoint, in time and memory?
+"""What does it cost to look into a checkpoint, compare it and edit it, in time and memory?
 
-Yardsticks, run in turn with ours on the same file in a warm page cache: `cp`, a plain loop of
-`readinto` over all bytes, `torch.load`, and for safetensors `load_file` and sft-cli, if it can be
-started. Every figure is of a whole process, its start and its imports included, but for those
-marked "the call". Memory is RssAnon, sampled: max RSS counts the page cache too.
+`diff` compares the file with a copy of it, all of whose bytes are the same. `edit` writes a whole
+copy with another learning rate, or changes the header of one of liontool's own safetensors in
+place: that is the converted state, a third of the size. Yardsticks, run in turn with ours on the
+same files in a warm page cache: `cp`, `cmp`, a plain loop of `readinto` over all bytes,
+`torch.load`, and for safetensors `load_file` and sft-cli, if it can be started. Every figure is of
+a whole process, its start and its imports included, but for those marked "the call". Memory is
+RssAnon, sampled: max RSS counts the page cache too.
 
     python benchmarks/inspect_file.py [--gigabytes 2] [--parameters 96] [--rounds 5] [--folder .]
         [--sft COMMAND]
@@ -72,6 +75,7 @@ LOAD_FILE = TIMED.format(
 
 LIONTOOL = (sys.executable, "-m", "liontool")
 PYTHON = (sys.executable, "-c")
+EDIT = (*LIONTOOL, "edit")
 
 
 @dataclass(frozen=True)
@@ -80,27 +84,45 @@ class Command:
 
     Attributes:
         name: In the table.
-        words: The command, to which the file is appended.
+        words: The command; names of `Files` in braces stand for their paths.
         containers: The files that it can take.
-        copies: Whether it takes the name of another file after the first.
     """
 
     name: str
     words: tuple[str, ...]
     containers: tuple[str, ...] = (".pt", ".safetensors")
-    copies: bool = False
 
 
-# One line for each; `diff` and `edit` have their place here.
+@dataclass(frozen=True)
+class Files:
+    """What the commands work on.
+
+    Attributes:
+        file: The checkpoint.
+        twin: A copy of it.
+        state: liontool's own safetensors.
+        copy: Not there: for what a command writes.
+    """
+
+    file: Path
+    twin: Path
+    state: Path
+    copy: Path
+
+
 COMMANDS = (
-    Command("liontool inspect", (*LIONTOOL, "inspect")),
-    Command("liontool inspect --tensors", (*LIONTOOL, "inspect", "--tensors")),
-    Command("liontool inspect --stats", (*LIONTOOL, "inspect", "--stats")),
-    Command("liontool inspect --stats, the call", (*PYTHON, STATISTICS)),
-    Command("readinto, the loop", (*PYTHON, READ)),
-    Command("cp", ("cp",), copies=True),
-    Command("torch.load, the call", (*PYTHON, TORCH_LOAD), (".pt",)),
-    Command("safetensors load_file, the call", (*PYTHON, LOAD_FILE), (".safetensors",)),
+    Command("liontool inspect", (*LIONTOOL, "inspect", "{file}")),
+    Command("liontool inspect --tensors", (*LIONTOOL, "inspect", "--tensors", "{file}")),
+    Command("liontool inspect --stats", (*LIONTOOL, "inspect", "--stats", "{file}")),
+    Command("liontool inspect --stats, the call", (*PYTHON, STATISTICS, "{file}")),
+    Command("liontool diff, identical", (*LIONTOOL, "diff", "{file}", "{twin}")),
+    Command("liontool edit lr=x0.5", (*EDIT, "{file}", "lr=x0.5", "-o", "{copy}"), (".pt",)),
+    Command("liontool edit lr=x0.5 --in-place", (*EDIT, "{state}", "lr=x0.5", "--in-place")),
+    Command("readinto, the loop", (*PYTHON, READ, "{file}")),
+    Command("cp", ("cp", "{file}", "{copy}")),
+    Command("cmp", ("cmp", "{file}", "{twin}")),
+    Command("torch.load, the call", (*PYTHON, TORCH_LOAD, "{file}"), (".pt",)),
+    Command("load_file, the call", (*PYTHON, LOAD_FILE, "{file}"), (".safetensors",)),
 )
 YARDSTICK = "readinto, the loop"
 
@@ -134,9 +156,21 @@ def main() -> None:
         sizes = (str(elements), str(options.parameters))
         subprocess.run([*PYTHON, MAKE, folder, *sizes], check=True)
         for suffix in (".pt", ".safetensors"):
-            file = Path(folder, f"run{suffix}")
+            files = prepared(Path(folder), suffix)
             chosen = [command for command in commands if suffix in command.containers]
-            measure(file, chosen, options.rounds)
+            measure(files, chosen, options.rounds)
+            files.twin.unlink()
+
+
+def prepared(folder: Path, suffix: str) -> Files:
+    """The files of one container."""
+    names = (f"run{suffix}", f"twin{suffix}", "state.safetensors", f"copy{suffix}")
+    files = Files(*(folder / name for name in names))
+    shutil.copyfile(files.file, files.twin)
+    if not files.state.exists():
+        convert = ("convert", str(folder / "run.pt"), "--lr-ratio", "5", "-o", str(files.state))
+        subprocess.run([*LIONTOOL, *convert], check=True, stdout=subprocess.DEVNULL)
+    return files
 
 
 def sft(name: str) -> Sequence[Command]:
@@ -145,19 +179,20 @@ def sft(name: str) -> Sequence[Command]:
     if found is None:
         print(f"sft-cli left out: there is no command '{name}'; see --sft")
         return ()
-    return (Command("sft-cli info", (found, "info"), (".safetensors",)),)
+    return (Command("sft-cli info", (found, "info", "{file}"), (".safetensors",)),)
 
 
-def measure(file: Path, commands: Sequence[Command], rounds: int) -> None:
-    """All commands in turn on one file, and their table."""
+def measure(files: Files, commands: Sequence[Command], rounds: int) -> None:
+    """All commands in turn on one container, and their table."""
     figures: dict[str, list[Figure]] = {command.name: [] for command in commands}
     for turn in range(rounds + 1):
         for command in commands:
-            figure = run(command, file)
+            figure = run(command, files)
             if turn:  # the first round warms the page cache
                 figures[command.name].append(figure)
     base = [figure.seconds for figure in figures[YARDSTICK]]
-    print(f"\n{file.suffix}, {file.stat().st_size / 1e9:.2f} GB, {rounds} rounds, medians")
+    size = files.file.stat().st_size / 1e9
+    print(f"\n{files.file.suffix}, {size:.2f} GB, {rounds} rounds, medians")
     print(f"{'':36} {'seconds':>8} {'x readinto':>11} {'CPU s':>8} {'RssAnon MB':>11}")
     for name, runs in figures.items():
         seconds, peak = statistics.median(r.seconds for r in runs), max(r.anonymous for r in runs)
@@ -166,10 +201,10 @@ def measure(file: Path, commands: Sequence[Command], rounds: int) -> None:
         print(f"{name:36} {seconds:8.3f} {ratio:11.2f} {processor:8.2f} {peak / 1e6:11.0f}")
 
 
-def run(command: Command, file: Path) -> Figure:
+def run(command: Command, files: Files) -> Figure:
     """A process, timed; a script that we wrote prints the time of its work itself."""
-    copy = file.with_name("copy")
-    words = [*command.words, str(file), *([str(copy)] if command.copies else [])]
+    paths = {f"{{{name}}}": str(path) for name, path in vars(files).items()}
+    words = [paths.get(word, word) for word in command.words]
     with tempfile.NamedTemporaryFile("r") as printed:
         start = time.perf_counter()
         process = subprocess.Popen(words, stdout=printed.fileno())
@@ -182,7 +217,7 @@ def run(command: Command, file: Path) -> Figure:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{command.name} failed")
-        copy.unlink(missing_ok=True)
+        files.copy.unlink(missing_ok=True)
         printed.seek(0)
         inner = command.words[:2] == PYTHON
         processor = usage.ru_utime + usage.ru_stime
