@@ -69,6 +69,8 @@ REBUILDING = frozenset(
 _DANGEROUS_MODULES = frozenset(
     [
         "os",
+        "io",
+        "_io",
         "posix",
         "nt",
         "sys",
@@ -165,8 +167,12 @@ _DANGEROUS_NAMES = frozenset(
         "numpy.loadtxt",
         "numpy.fromfile",
         "numpy.memmap",
-        "pathlib.os",
+        "codecs.open",
     ]
+)
+# Modules that others import: `torch.os.system` is `os.system`.
+_BORROWED = frozenset(
+    ["os", "sys", "io", "subprocess", "shutil", "socket", "builtins", "importlib", "ctypes"]
 )
 
 
@@ -186,4 +192,5 @@ def class_of(name: str) -> str:
         return REBUILD
     parts = name.split(".")
     modules = (".".join(parts[:length]) for length in range(1, len(parts)))
-    return DANGEROUS if any(module in _DANGEROUS_MODULES for module in modules) else UNKNOWN
+    reaches = any(module in _DANGEROUS_MODULES for module in modules)
+    return DANGEROUS if reaches or not _BORROWED.isdisjoint(parts[1:-1]) else UNKNOWN

@@ -30,7 +30,7 @@ KINDS: Mapping[str, Kind] = {
     "leading-bytes": Kind(ERROR, "Bytes stand before the beginning of a zip file."),
     "unreadable": Kind(ERROR, "The reader refuses a file for a reason with no id of its own."),
     "unsafe-name": Kind(ERROR, "The name of a record, shard or link leads out of its folder."),
-    "odd-name": Kind(WARNING, "A name holds characters that cannot be seen, or that turn text."),
+    "odd-name": Kind(WARNING, "A name is empty, or holds what cannot be seen or turns text."),
     "path-name": Kind(WARNING, "A tensor's name is an absolute path, or has .. in it."),
     "bad-json": Kind(ERROR, "A header, an index or a JSON file is not the JSON that it must be."),
     "duplicate-key": Kind(ERROR, "A name stands twice, and readers differ in which one they take."),
@@ -105,7 +105,10 @@ KINDS: Mapping[str, Kind] = {
     "scheduler-unpaired": Kind(WARNING, "Which optimizer a scheduler drives cannot be told."),
     "lr-outside": Kind(NOTE, "The learning rate is set by code or settings outside the file."),
     # Values.
-    "nonfinite": Kind(ERROR, "A tensor holds NaN or infinity."),
+    "nonfinite": Kind(ERROR, "A weight or a state holds NaN or infinity."),
+    "nonfinite-elsewhere": Kind(
+        NOTE, "What is neither weight nor state, or a mask, holds NaN or infinity."
+    ),
     "negative-second-moment": Kind(ERROR, "An average of squares is negative somewhere."),
     "zero-moment": Kind(WARNING, "A moment is zero throughout after the first step."),
     "step-mismatch": Kind(WARNING, "Parameters have made more steps, or fewer, than the run."),

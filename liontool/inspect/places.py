@@ -25,7 +25,9 @@ def without_path(error: Exception | str, path: object) -> str:
 
 
 def odd_name(where: str, name: str) -> Iterator[Finding]:
-    """A finding for a name with control, escape or bidirectional characters in it."""
+    """A finding for an empty name, or one with control, escape or bidirectional characters."""
+    if not name:
+        yield Finding("odd-name", where, "its name is empty; rename it")
     if not name.isprintable():
         text = "its name holds characters that cannot be seen or that turn text; rename it"
         yield Finding("odd-name", where, text)

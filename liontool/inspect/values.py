@@ -16,7 +16,7 @@ from liontool.checkpoint.reading import opened as opened_file
 from liontool.errors import ReadError
 from liontool.inspect.checksums import Advance, Check, Checksums, judged
 from liontool.inspect.findings import Finding
-from liontool.inspect.listing import STATE, Item
+from liontool.inspect.listing import OTHER, STATE, Item
 from liontool.inspect.opening import Opened
 from liontool.inspect.places import short
 
@@ -89,6 +89,8 @@ class _Seen:
     negative: int = 0
     first_negative: int = -1
     nonzero: bool = False
+    nan: bool = False
+    moving: bool = False
 
     def add(self, block: bytes | memoryview) -> None:
         """Look at a block of whole elements, little-endian."""
@@ -97,6 +99,9 @@ class _Seen:
         if not values.all_finite(block, dtype):
             array = decoded(block, dtype)
             self._nonfinite(array)
+        if not self.moving:
+            array = decoded(block, dtype) if array is None else array
+            self._moving(array)
         field = self.item.field if self.item.role == STATE else None
         if field in SECOND_MOMENTS:
             array = decoded(block, dtype) if array is None else array
@@ -113,6 +118,12 @@ class _Seen:
         if self.bad == 0:
             self.first_bad = self.position + int(bad.argmax())
         self.bad += int(np.count_nonzero(bad))
+        self.nan = self.nan or bool(np.isnan(array).any())
+
+    def _moving(self, array: Array) -> None:
+        import numpy as np
+
+        self.moving = bool((np.isfinite(array) & (array != 0)).any())
 
     def _negative(self, array: Array) -> None:
         import numpy as np
@@ -129,12 +140,21 @@ class _Seen:
         """Whether it is a moment, and zero throughout."""
         return self.item.role == STATE and self.item.field in MOMENTS and not self.nonzero
 
+    @property
+    def may_be_infinite(self) -> bool:
+        """Whether it may well hold what is not finite: a best score so far, a mask of attention."""
+        role, is_number = self.item.role, self.item.tensor.numel == 1
+        if role == OTHER and (is_number or not self.nan):
+            return True
+        return role != STATE and not self.nan and not self.moving
+
     def findings(self) -> Iterator[Finding]:
         """What is wrong with it."""
         tensor, label = self.item.tensor, short(self.item.label)
         if self.bad:
+            kind = "nonfinite-elsewhere" if self.may_be_infinite else "nonfinite"
             text = f"{self.bad:,} of {tensor.numel:,} values are NaN or infinite, the first at "
-            yield Finding("nonfinite", label, text + _index(self.first_bad, tensor.shape))
+            yield Finding(kind, label, text + _index(self.first_bad, tensor.shape))
         if self.negative:
             text = f"{self.negative:,} of {tensor.numel:,} values are negative, the first at "
             where = _index(self.first_negative, tensor.shape)

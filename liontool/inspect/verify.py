@@ -16,6 +16,7 @@ from liontool.inspect.code import PickleCode, code_findings
 from liontool.inspect.consistency import consistency
 from liontool.inspect.findings import ERROR, NOTE, WARNING, Finding
 from liontool.inspect.listing import Item, listed
+from liontool.inspect.name_checks import check_names
 from liontool.inspect.opening import Opened, opened_source
 from liontool.inspect.places import without_path
 from liontool.inspect.proof import Proof, prove
@@ -119,6 +120,7 @@ def verify(
     findings = [*found.findings, *_refused(refusal or fault, source, found)]
     counter = _Counter(progress)
     if opened is not None and fault is None:
+        findings += check_names(opened, items, findings)
         findings += _consistency(opened)
     if values:
         checksums = Checksums(found.checks)

@@ -123,6 +123,11 @@ def test_every_pickle_of_a_folder(tmp_path: Path) -> None:
         ("os.path.join", DANGEROUS),
         ("torch.storage._load_from_bytes", DANGEROUS),
         ("__builtin__.eval", DANGEROUS),
+        ("io.open", DANGEROUS),
+        ("_io.FileIO", DANGEROUS),
+        ("codecs.open", DANGEROUS),
+        ("torch.os.system", DANGEROUS),
+        ("omegaconf.types.Node", UNKNOWN),
     ],
 )
 def test_classes(name: str, kind: str) -> None:

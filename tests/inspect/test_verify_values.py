@@ -44,17 +44,47 @@ def test_nonfinite_weights(value: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "complex64", "float8_e5m2"])
 def test_nonfinite_of_every_type(dtype: str, tmp_path: Path) -> None:
     """Every type that has them, in a view that does not lie in order too."""
-    tensor = torch.zeros(4, 6).to(getattr(torch, dtype))
+    tensor = torch.ones(4, 6).to(getattr(torch, dtype))
     tensor[1, 2] = float("inf")
     path = torch_file(tmp_path / "a.pt", {"w": tensor.t()})
     assert "1 of 24" in found(path)["nonfinite"].text
     assert "at [2, 1]" in found(path)["nonfinite"].text
 
 
+def test_what_may_be_infinite(tmp_path: Path) -> None:
+    """A best score before the first validation and a mask of attention are no damage."""
+    model, optimizer = adamw()
+    mask = torch.full((4, 4), -float("inf")).triu(1)
+    weights = {**model.state_dict(), "mask": mask}
+    best = {"best_score": torch.tensor(float("inf"))}
+    path = torch_file(
+        tmp_path / "a.pt", {"model": weights, "optimizer": optimizer.state_dict(), **best}
+    )
+    wheres = {f.where for f in verify(path).findings if f.id == "nonfinite-elsewhere"}
+    assert wheres == {"model.mask", "best_score"}
+    assert "nonfinite" not in found(path)
+
+
+def test_nan_elsewhere_is_damage(tmp_path: Path) -> None:
+    """Many numbers that nobody knows may be infinite, but NaN among them is damage."""
+    torch_file(tmp_path / "a.pt", {"rest": [torch.tensor([1.0, float("nan")])], "best": 1})
+    torch_file(tmp_path / "b.pt", {"rest": [torch.tensor([1.0, float("inf")])], "best": 1})
+    assert "nonfinite" in found(tmp_path / "a.pt")
+    assert "nonfinite-elsewhere" in found(tmp_path / "b.pt")
+
+
+def test_infinite_weights_are_no_mask(tmp_path: Path) -> None:
+    """With one number other than zero it is a weight, in whichever block that is."""
+    tensor = torch.zeros(3, 200_000)
+    tensor[0, 0], tensor[2, 7] = -float("inf"), 0.5
+    path = torch_file(tmp_path / "a.pt", {"w": tensor})
+    assert "nonfinite" in found(path)
+
+
 def test_first_place_in_a_later_block(tmp_path: Path) -> None:
     """Places are counted over blocks."""
     tensor = torch.zeros(3, 200_000)
-    tensor[2, 7] = float("nan")
+    tensor[2, 7] = float("nan")  # a mask has none
     path = torch_file(tmp_path / "a.pt", {"w": tensor})
     assert len(list(byte_blocks(_only(path)))) > 1
     assert "at [2, 7]" in found(path)["nonfinite"].text
