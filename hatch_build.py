@@ -30,16 +30,17 @@ class KernelHook(BuildHookInterface):
             return
         # The module, without the package and so without torch.
         library = runpy.run_path(str(Path(self.root, KERNELS, "cpu_library.py")))
-        self._folder = tempfile.TemporaryDirectory()
-        built = Path(self._folder.name, library["PREBUILT"].name)
         try:
+            self._folder = tempfile.TemporaryDirectory()
+            built = Path(self._folder.name, library["PREBUILT"].name)
             library["build_as"](library["SOURCE"], built)
-        except (library["NoKernelError"], OSError) as error:
+            tag = f"py3-none-{_platform(built)}"
+        except (library["NoKernelError"], OSError, ValueError) as error:
             self.app.display_warning(f"the wheel is without the CPU kernel: {error}")
             return
         build_data["force_include"][str(built)] = (KERNELS / built.name).as_posix()
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{_platform(built)}"
+        build_data["tag"] = tag
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Called when the wheel is there."""

@@ -72,8 +72,15 @@ def test_wheel_with_kernel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{"CC": "false"}, {"CC": "no-such-compiler"}, {"LIONTOOL_NO_COMPILE": "1"}],
-    ids=["fails", "missing", "switched-off"],
+    [
+        {"CC": "false"},
+        {"CC": "true"},
+        {"CC": 'cc "'},
+        {"CC": "no-such-compiler"},
+        {"LIONTOOL_NO_COMPILE": "1"},
+        {"CC": "sh -c 'echo no library > $8' sh"},
+    ],
+    ids=["fails", "makes-nothing", "quote", "missing", "switched-off", "no-library"],
 )
 def test_wheel_without_kernel(tmp_path: Path, environment: dict[str, str]) -> None:
     """A compiler that is not there or fails costs the kernel, not the install."""

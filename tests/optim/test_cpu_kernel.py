@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from liontool.optim import reference, rounding
+from liontool.optim import Lion, backends, reference, rounding
 from liontool.optim.kernels import cpu_library, cpu_schedule, cpu_threads
 from liontool.optim.kernels.cpu import Entry, Hypers, Plan
 
@@ -502,6 +503,10 @@ def test_builds_at_once(private: Path) -> None:
         ("CC", "no-such-compiler", "`no-such-compiler` is not found; install one or set CC"),
         ("CC", "false", "false failed: exit status 1"),
         ("CC", "cc -no-such-option", "-no-such-option"),
+        ("CC", "true", "true made no file"),
+        ("CC", 'cc "', 'CC=cc " is no command: No closing quotation'),
+        ("CC", "sh -c 'echo no library > $8' sh", "(file too short|invalid ELF header)"),
+        ("CC", "/", "`/` is not found"),
     ],
 )
 def test_reasons(
@@ -511,6 +516,31 @@ def test_reasons(
     monkeypatch.setenv(name, value)
     with pytest.raises(cpu_library.NoKernelError, match="^no kernel: [^\n]*" + reason + "[^\n]*$"):
         cpu_library.build(private)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ('cc "', "No closing quotation"),
+        ("true", "true made no file"),
+        ("sh -c 'echo \"int i;\" | cc -shared -x c - -o $8' sh", "undefined symbol"),
+    ],
+    ids=["quote", "nothing", "another library"],
+)
+def test_optimizers_do_without_a_kernel(
+    private: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str
+) -> None:
+    """Whatever a compiler does, an optimizer steps, and says why there is no kernel."""
+    monkeypatch.setenv("CC", compiler)
+    cpu_library._found.cache_clear()
+    try:
+        assert re.search(f"^no kernel: .*{reason}", backends()["cpu"])
+        param = torch.nn.Parameter(torch.ones(3))
+        param.grad = torch.ones(3)
+        Lion([param], lr=0.5).step()
+        assert param.tolist() == [0.5] * 3
+    finally:
+        cpu_library._found.cache_clear()
 
 
 def test_cache_of_others_is_not_trusted(private: Path) -> None:

@@ -84,19 +84,19 @@ def build_as(source: Path, output: Path) -> None:
     """Compile a C file to a shared object, for a wheel.
 
     Raises:
-        NoKernelError: It cannot be compiled.
+        NoKernelError: It cannot be compiled, or what comes of it is no kernel.
     """
     _compile([*_compiler(), *FLAGS], source, output)
+    _opened(output)
 
 
 @functools.cache
 def _found() -> ctypes.CDLL | str:
     try:
-        path = PREBUILT if PREBUILT.exists() else build(SOURCE)
-        return _declared(ctypes.CDLL(str(path)))
+        return _opened(PREBUILT if PREBUILT.exists() else build(SOURCE))
     except NoKernelError as error:
         return str(error)
-    except OSError as error:  # a cache that cannot be written, a library that cannot be loaded
+    except OSError as error:  # a cache that cannot be written
         return f"no kernel: {error}"
 
 
@@ -105,7 +105,11 @@ def _compiler() -> list[str]:
         raise NoKernelError(f"no kernel: this installation has none built, and {SWITCH} is set")
     if os.name != "posix":
         raise NoKernelError(f"no kernel: none is built on {platform.system()}")
-    words = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    wanted = os.environ.get("CC", "")
+    try:
+        words = shlex.split(wanted) or ["cc"]
+    except ValueError as error:
+        raise NoKernelError(f"no kernel: CC={wanted} is no command: {error}") from None
     path = shutil.which(words[0])
     if path is None:
         raise NoKernelError(
@@ -131,6 +135,9 @@ def _compile(words: list[str], source: Path, output: Path) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise NoKernelError(f"no kernel: {words[0]} failed: {said[0]}")
+    if not output.exists():
+        raise NoKernelError(f"no kernel: {words[0]} made no file")
+    _load(output)  # what cannot be loaded has no place in a cache or a wheel
 
 
 def _cache() -> Path:
@@ -152,6 +159,20 @@ def _fingerprint(source: Path, words: list[str]) -> str:
     machine = (platform.system(), platform.machine())
     digest = hashlib.sha256(source.read_bytes() + repr((parts, machine)).encode())
     return digest.hexdigest()[:20]
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    try:
+        return _declared(_load(path))
+    except AttributeError as error:  # a library, but another one
+        raise NoKernelError(f"no kernel: {error}") from None
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NoKernelError(f"no kernel: {error}") from None
 
 
 def _declared(kernel: ctypes.CDLL) -> ctypes.CDLL:
