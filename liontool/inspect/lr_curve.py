@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 
 from liontool.checkpoint.document import is_list
 from liontool.checkpoint.learning_rates import GROUP_KEYS, number, walk
@@ -32,16 +32,14 @@ class GroupCurve:
         groups: Indices of the groups.
         steps: Steps of the scheduler from now on, the first is 0; later ones in order.
         rates: The learning rate after each of them; None where the file does not tell.
+        next_rate: The learning rate one step on, beyond the end of the curve as well; None where
+            the file does not tell it, or torch raises an error.
     """
 
     groups: tuple[int, ...]
     steps: tuple[int, ...]
     rates: tuple[float | None, ...]
-
-    @property
-    def next_rate(self) -> float | None:
-        """The learning rate one step on; None where it is not known."""
-        return dict(zip(self.steps, self.rates, strict=True)).get(1)
+    next_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Curve:
             for a metric", "is code"; "" where `reason` is set.
         curves: One for all groups that have the same; the first 64 where there are more.
         reason: Why there is none, else None.
+        lasts: For how many steps a change of the groups' lr alone shows; infinite where it lasts,
+            None where the file does not tell.
     """
 
     position: int | None
@@ -62,6 +62,7 @@ class Curve:
     then: str
     curves: tuple[GroupCurve, ...]
     reason: str | None = None
+    lasts: float | None = None
 
 
 def remaining(
@@ -84,14 +85,14 @@ def remaining(
         courses = [course(setting) for setting in settings]
         then, span = courses[0].then, min(_LONGEST, max(one.span for one in courses))
         if then in (CODE, WAITS) and not span:
-            return Curve(position, 0, then, ())
+            return Curve(position, 0, then, (), lasts=_lasts(courses[0]))
         number_of_points = max(_FEWEST_POINTS, min(_POINTS, _MOST_POINTS // len(alike)))
         steps = _steps(span, number_of_points, courses[0].corners)
         curves = (
             _points(groups, same, one, position, steps)
             for same, one in zip(alike, courses, strict=True)
         )
-        return Curve(position, span, then, tuple(curves))
+        return Curve(position, span, then, tuple(curves), lasts=_lasts(courses[0]))
     except (NotTold, ArithmeticError, ValueError) as error:
         return Curve(position, 0, "", (), str(error))
 
@@ -128,7 +129,11 @@ def _points(
     if lr is None:
         raise NotTold(f"group {same[0]} has no lr")
     rates = (lr, *(_rate(one, lr, position, step) for step in steps[1:]))
-    return GroupCurve(same, steps, rates)
+    return GroupCurve(same, steps, rates, _rate(one, lr, position, 1))
+
+
+def _lasts(one: Course) -> float | None:
+    return None if isnan(one.forgets) else one.forgets
 
 
 def _rate(one: Course, lr: float, position: int, step: int) -> float | None:

@@ -198,6 +198,70 @@ def test_every_step_is_that_of_torch(make: Make, position: int, tmp_path: Path) 
         assert jumps == pytest.approx(expected, rel=1e-9, abs=1e-15), f"after {n} steps"
 
 
+AROUND_MILESTONES = (0, 2, 3, 4, 5, 6, 10, 11, 12, 14, 15, 19, 22, 24, 25, 34, 39, 40, 43, 44)
+
+
+def rates_of(make: Make, path: Path, factor: float, steps: int) -> list[list[float]]:
+    """The rates of torch after each step, where only the groups' lr in the file was changed."""
+    optimizer, real = resumed(make, path)
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+    found = []
+    for _ in range(steps):
+        real.step()
+        found.append([group["lr"] for group in optimizer.param_groups])
+    return found
+
+
+def shows(rates: list[float], changed: list[float]) -> bool | None:
+    """Whether a change of lr is still seen; None where the rate is 0 either way."""
+    if not any(rates) and not any(changed):
+        return None
+    return changed != pytest.approx(rates, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_a_change_of_lr_alone_lasts_as_long_as_in_torch(make: Make, tmp_path: Path) -> None:
+    """Changed in the file, lr differs in torch for `lasts` steps, and never after them."""
+    for position in AROUND_MILESTONES:
+        curve = remaining(*saved(*stepped(make, position), tmp_path))
+        assert curve.lasts is not None
+        left = LAST - 1 - position
+        both = (rates_of(make, tmp_path / "a.pt", factor, left) for factor in (1.0, 0.5))
+        seen = [shows(*rates) for rates in zip(*both, strict=True)]
+        for n, differs in enumerate(seen, start=1):
+            assert differs in (None, n < curve.lasts), f"from step {position}, {n} steps on"
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_the_next_rate_is_known_at_the_end_as_well(make: Make, tmp_path: Path) -> None:
+    """One step on there is the rate of torch, wherever the curve ends."""
+    for position in (0, 19, 24, 39, 40, LAST - 1):
+        curve = remaining(*saved(*stepped(make, position), tmp_path))
+        (expected,) = rates_of(make, tmp_path / "a.pt", 1.0, 1)
+        for one in curve.curves:
+            assert [one.next_rate] * len(one.groups) == pytest.approx(
+                [expected[i] for i in one.groups], rel=1e-9, abs=1e-15
+            )
+
+
+def test_no_next_rate_where_torch_fails(tmp_path: Path) -> None:
+    """A OneCycleLR at its last step has none."""
+    curve = remaining(*saved(*stepped(one_cycle, LAST), tmp_path))
+    assert {one.next_rate for one in curve.curves} == {None}
+
+
+def test_how_long_a_change_lasts_under_code_is_not_told(tmp_path: Path) -> None:
+    """LambdaLR forgets the group's lr, MultiplicativeLR does not, and they look the same."""
+    optimizer = two_groups()
+    scheduler = torch_schedulers.LambdaLR(optimizer, lambda step: 1.0)
+    assert curve_of(scheduler, optimizer, tmp_path).lasts is None
+    scheduler = torch_schedulers.SequentialLR(optimizer, [scheduler, step(optimizer)], [9])
+    assert curve_of(scheduler, optimizer, tmp_path).lasts is None
+    scheduler = torch_schedulers.ChainedScheduler([scheduler, step(optimizer)])
+    assert curve_of(scheduler, optimizer, tmp_path).lasts is None
+
+
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_points_of_the_curve(make: Make, tmp_path: Path) -> None:
     """The curve begins at now, goes to its end in order, and all of its points are known."""

@@ -85,6 +85,9 @@ class Course:
         then: What it does beyond them.
         corners: Steps from the setting's epoch on where the curve has a corner.
         product: Whether it multiplies the rate that is there, whatever that is.
+        forgets: Steps from the setting's epoch on until the rate that the group had there counts
+            for nothing; `math.inf` where it always counts, NaN where that is not known.
+        keeps: Whether the rate at the start is the one that is there.
     """
 
     after: Callable[[float, int, int], float]
@@ -93,6 +96,8 @@ class Course:
     then: str = STAYS
     corners: tuple[int, ...] = ()
     product: bool = False
+    forgets: float = math.inf
+    keeps: bool = False
 
 
 def told(value: Value, name: str) -> float:

@@ -50,8 +50,12 @@ def _code(s: Setting) -> Course:
         # What is known of the code is believed where it gives the rate that is in the file.
         if math.isclose(base * factor(s.epoch), lr, rel_tol=1e-6):
             left = max(0, end - s.epoch)
-            return Course(lambda lr, epoch, n: base * factor(epoch + n), lambda lr: UNKNOWN, left)
-    return Course(lambda lr, epoch, n: lr if not n else UNKNOWN, lambda lr: UNKNOWN, 0, CODE)
+            return Course(
+                lambda lr, epoch, n: base * factor(epoch + n), lambda lr: UNKNOWN, left, forgets=1
+            )
+    return Course(
+        lambda lr, epoch, n: UNKNOWN if n else lr, lambda lr: UNKNOWN, 0, CODE, forgets=math.nan
+    )
 
 
 def _sequential(s: Setting) -> Course:
@@ -92,7 +96,28 @@ def _joined(
     for start, part in zip(starts, parts[1:], strict=True):
         corners += [start + corner for corner in part.corners]
     span = (starts[-1] if starts else 0) + parts[-1].span
-    return Course(after, lambda lr: UNKNOWN, span, parts[-1].then, tuple(corners))
+    return Course(
+        after,
+        lambda lr: UNKNOWN,
+        span,
+        parts[-1].then,
+        tuple(corners),
+        forgets=_forgotten(starts, parts),
+    )
+
+
+def _forgotten(starts: Sequence[int], parts: Sequence[Course]) -> float:
+    """When the rate of now counts for nothing: in the first part, or by the start of the next."""
+    begun = 0
+    for end, part, following in zip(starts, parts, parts[1:], strict=False):
+        if begun + part.forgets < end:  # at its end the next one starts, and it is not stepped
+            return begun + part.forgets
+        if math.isnan(part.forgets) and end - begun > 1:
+            return math.nan
+        if not following.keeps:
+            return end
+        begun = end
+    return begun + parts[len(starts)].forgets
 
 
 def _chained(s: Setting) -> Course:
@@ -122,7 +147,12 @@ def _chained(s: Setting) -> Course:
         next((part.then for part in courses if part.then != STAYS), STAYS),
         tuple(corner for part in courses for corner in part.corners),
         product=all(part.product for part in courses),
+        forgets=min((part.forgets for part in courses), key=_unknown_first),
     )
+
+
+def _unknown_first(forgets: float) -> float:
+    return -1 if math.isnan(forgets) else forgets
 
 
 def _walk_together(parts: Sequence[Course]) -> tuple[int, bool]:

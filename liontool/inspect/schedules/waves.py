@@ -32,7 +32,7 @@ def cosine(s: Setting) -> Course:
         return height(to) / height(turn + 1) * (risen - low) + low
 
     span = math.ceil(half - s.epoch % half)
-    return Course(after, lambda lr: base, span, ON)
+    return Course(after, lambda lr: base, span, ON, forgets=_next_turn(half, s.epoch) - s.epoch)
 
 
 def _last_turn(half: float, before: int) -> int | None:
@@ -40,6 +40,14 @@ def _last_turn(half: float, before: int) -> int | None:
     if half != int(half) or before <= half:
         return None
     return int(half) * (2 * ((before - 1 - int(half)) // (2 * int(half))) + 1)
+
+
+def _next_turn(half: float, after: int) -> float:
+    """The first odd multiple of `half` behind a step: the rate is `eta_min` there in any case."""
+    if half != int(half):
+        return math.inf
+    turns = (after - int(half)) // (2 * int(half)) + 1
+    return half * (2 * turns + 1)
 
 
 def warm_restarts(s: Setting) -> Course:
@@ -59,7 +67,8 @@ def warm_restarts(s: Setting) -> Course:
 
     left = max(0, math.ceil(first - current))
     span = left + first * times
-    return Course(after, lambda lr: after(lr, began, 0), span, ON, (left - 1, left, span - 1))
+    corners = (left - 1, left, span - 1)
+    return Course(after, lambda lr: after(lr, began, 0), span, ON, corners, forgets=1)
 
 
 def one_cycle(s: Setting) -> Course:
@@ -79,7 +88,7 @@ def one_cycle(s: Setting) -> Course:
 
     left = [math.floor(end) - s.epoch for end in ends]
     corners = tuple(step for end in left for step in (end, end + 1))
-    return Course(after, lambda lr: at(0), max(0, left[-1]), FAILS, corners)
+    return Course(after, lambda lr: at(0), max(0, left[-1]), FAILS, corners, forgets=1)
 
 
 def _phases(s: Setting) -> Iterator[tuple[float, float, float]]:
@@ -122,7 +131,8 @@ def cyclic(s: Setting) -> Course:
     begun = s.epoch % size
     turns = (ratio * size - begun, size - begun, (1 + ratio) * size - begun)
     span = math.ceil(2 * size - begun)
-    return Course(after, lambda lr: after(lr, 0, 0), span, ON, tuple(map(round, turns)))
+    corners = tuple(map(round, turns))
+    return Course(after, lambda lr: after(lr, 0, 0), span, ON, corners, forgets=1)
 
 
 def _cycle_scale(s: Setting) -> Callable[[int, int], float]:
@@ -158,4 +168,5 @@ def swa(s: Setting) -> Course:
         origin = final if before == 1 else (lr - before * final) / (1 - before)
         return final * now + origin * (1 - now)
 
-    return Course(after, lambda lr: lr, max(0, max(1, length) - count + 1))
+    left = max(1, length) - count + 1
+    return Course(after, lambda lr: lr, max(0, left), forgets=max(1, left), keeps=True)
