@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from liontool.checkpoint.document import Stored, TensorRef
-from liontool.checkpoint.encoding import is_float
 from liontool.checkpoint.frameworks.torch_layout import label
-from liontool.checkpoint.model import Optimizer, Slot
+from liontool.checkpoint.model import Optimizer
 from liontool.checkpoint.source import Source, open_source
 from liontool.edit import parameters, reading
 from liontool.edit.draft import Draft, Notice, Weight
-from liontool.edit.matching import Match, Named, Shape, match
 from liontool.edit.noting import noted
 from liontool.edit.words import Names
 from liontool.errors import EditError
-from liontool.states import MOMENT
+from liontool.inspect.matching import Match, MatchError, Named, match
+from liontool.inspect.model_order import is_in_order, parameters_of, positions
 
-# Float tensors that modules of torch and transformers register as buffers.
-_BUFFERS = frozenset({"running_mean", "running_var", "inv_freq", "masked_bias", "total_ops"})
 _SHOWN = 3
 
 
@@ -88,54 +84,23 @@ def _models(source: Source) -> Iterator[_Model]:
 
 
 def _model(where: str, weights: Sequence[Weight], source: Source) -> _Model:
-    sizes = [weight.tensor.dtype for weight in weights]
-    names = [weight.key for weight in weights]
-    # safetensors sorts by type, then by name.
-    is_sorted = all(
-        a < b for a, b, c, d in zip(names, names[1:], sizes, sizes[1:], strict=False) if c == d
-    )
-    named = tuple((weight.key, weight.tensor.shape) for weight in _parameters(weights))
-    return _Model(where, named, not (is_sorted and _is_safetensors(source)))
-
-
-def _is_safetensors(source: Source) -> bool:
-    if source.is_folder:
-        return any(name.endswith(".safetensors") for name in source.listing())
-    return source.document().container == "safetensors"
-
-
-def _parameters(weights: Sequence[Weight]) -> Iterator[Weight]:
-    """Without buffers, and tied weights once: the optimizer has them under the first name."""
-    seen: set[object] = set()
-    for weight in weights:
-        place = _elements(weight.tensor)
-        is_buffer = weight.key.rpartition(".")[2] in _BUFFERS
-        if is_float(weight.tensor.dtype) and not is_buffer and place not in seen:
-            seen.add(place)
-            yield weight
-
-
-def _elements(tensor: TensorRef) -> object:
-    source = tensor.source
-    if not isinstance(source, Stored) or not tensor.numel:
-        return id(tensor)
-    return source.storage.span, source.offset, source.stride, tensor.shape
+    pairs = [(weight.key, weight.tensor) for weight in weights]
+    named = tuple((name, tensor.shape) for name, tensor in parameters_of(pairs))
+    return _Model(where, named, is_in_order(pairs, source))
 
 
 # --- the match ----------------------------------------------------------------------------------
 
 
 def _match(optimizer: Optimizer, models: Sequence[_Model], file: str) -> Match:
-    positions = [
-        [_shape(optimizer.slots.get(key)) for key in group.params] for group in optimizer.groups
-    ]
+    wanted = positions(optimizer)
     found: dict[tuple[tuple[str, ...], ...], tuple[Match, str]] = {}
     faults: list[tuple[int, str]] = []
     for model in models:
         try:
-            one = match(positions, model.named, ordered=model.ordered)
+            one = match(wanted, model.named, ordered=model.ordered)
             found.setdefault(one.names, (one, model.where))
-        except EditError as error:
+        except MatchError as error:
             faults.append((len(model.named), f"{model.where or file}: {error}"))
     if not found:
         raise EditError(max(faults)[1])
@@ -143,19 +108,6 @@ def _match(optimizer: Optimizer, models: Sequence[_Model], file: str) -> Match:
         places = " and ".join(where for _, where in found.values())
         raise EditError(f"the weights at {places} both fit; drop: one of them in a copy")
     return next(iter(found.values()))[0]
-
-
-def _shape(slot: Slot | None) -> Shape | None:
-    """The shape of a parameter as its state tells it."""
-    if slot is None:
-        return None
-    if slot.shape is not None:
-        return slot.shape
-    moment = slot.state.get(MOMENT)
-    if isinstance(moment, TensorRef):
-        return moment.shape
-    shapes = {tensor.shape for name, tensor in slot.tensors() if name != "step"}
-    return shapes.pop() if len(shapes) == 1 else None
 
 
 def _named(optimizer: Optimizer, found: Match) -> Optimizer:

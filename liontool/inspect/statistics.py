@@ -11,9 +11,10 @@ from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.model import Optimizer
 from liontool.checkpoint.plain_values import json_value
 from liontool.inspect.globs import matcher
-from liontool.inspect.listing import STATE, WEIGHT, Item, listed
+from liontool.inspect.listing import STATE, Item, listed
 from liontool.inspect.measuring import Measured, measured
 from liontool.inspect.opening import Opened, opened
+from liontool.inspect.parameter_names import Owner, owners
 from liontool.inspect.sharing import shared
 from liontool.measure.evidence import TensorEvidence, mean, persistence, update_rms
 from liontool.measure.summary import ValueSummary, merged
@@ -32,13 +33,17 @@ class TensorStatistics:
         label: Where it lies: the file in a folder, and the path in its tree.
         role: "weight", "state" or "other".
         kind: What it is compared with: "weight", the name of the state ("exp_avg"), or "other".
-        parameter: The parameter that it belongs to: its own name, for a weight.
+        parameter: The parameter that it belongs to: its own name, for a weight; for state the name
+            of its weight as far as it is certain, else its position.
         optimizer: Index of the optimizer that it belongs to, where known.
         group: Index of the parameter group that it belongs to, where known.
         dtype: Element type.
         shape: Sizes of the dimensions.
         shares: Name of the tensor whose values these are too, and that counts for both; else None.
         values: What its values come to.
+        model: Which of several models with the same names the parameter belongs to, else "".
+        inferred: Whether the file tells only the position of the parameter, whose name is that of
+            the weight there in the order of the model.
     """
 
     name: str
@@ -52,6 +57,8 @@ class TensorStatistics:
     shape: tuple[int, ...]
     shares: str | None
     values: ValueSummary
+    model: str = ""
+    inferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ def statistics(
     sharing = shared(chosen)
     found = measured(look.checkpoint, chosen, sharing, progress)
     look.source.check_unchanged()
-    tensors = tuple(_tensors(look, chosen, sharing, found))
+    tensors = tuple(_tensors(look, chosen, owners(look, every), sharing, found))
     counted = [tensor for tensor in tensors if tensor.shares is None]
     return Statistics(
         path=str(path),
@@ -164,28 +171,35 @@ def statistics(
 
 
 def _tensors(
-    look: Opened, chosen: Sequence[Item], sharing: Mapping[int, Item], found: Measured
+    look: Opened,
+    chosen: Sequence[Item],
+    owned: Mapping[int, Owner],
+    sharing: Mapping[int, Item],
+    found: Measured,
 ) -> Iterator[TensorStatistics]:
-    owners = _owners(look)
+    trained = _groups_of_weights(look)
     for item in chosen:
-        owner = sharing.get(id(item.tensor))
-        optimizer, group = owners.get(id(item.tensor), (item.optimizer, item.group))
+        holder = sharing.get(id(item.tensor))
+        owner = owned.get(id(item.tensor))
+        optimizer, group = trained.get(id(item.tensor), (item.optimizer, item.group))
         yield TensorStatistics(
             name=item.name,
             label=item.label,
             role=item.role,
             kind=item.field or item.role if item.role == STATE else item.role,
-            parameter=item.name if item.role == WEIGHT else item.parameter,
+            parameter=owner.name if owner else None,
             optimizer=optimizer,
             group=group,
             dtype=item.tensor.dtype,
             shape=item.tensor.shape,
-            shares=owner.name if owner else None,
+            shares=holder.name if holder else None,
             values=found.values[id(item.tensor)],
+            model=owner.model if owner else "",
+            inferred=owner is not None and owner.inferred,
         )
 
 
-def _owners(look: Opened) -> dict[int, tuple[int | None, int | None]]:
+def _groups_of_weights(look: Opened) -> dict[int, tuple[int | None, int | None]]:
     """Optimizer and group of each weight that has them, by its identity."""
     if look.checkpoint is None:
         return {}

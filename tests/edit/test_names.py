@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from liontool import convert_checkpoint, edit_checkpoint
 from liontool.checkpoint.frameworks import find
 from liontool.checkpoint.source import open_source
-from liontool.edit.matching import match
 from liontool.errors import EditError
+from liontool.inspect.matching import MatchError, match
 from support.edited_runs import load, network, save_plain
 
 
@@ -150,9 +150,11 @@ def test_another_model(run, tmp_path):
 def test_fewer_names():
     """Fewer weights than parameters never fit; both counts are said, and where it ends."""
     text = r"has 3 parameters and the file 2; all of the file fit, and then position 2 has moments"
-    with pytest.raises(EditError, match=text):
+    with pytest.raises(MatchError, match=text):
         match([[(2,), (3,), (4,)]], of([(2,), (3,)]), ordered=True)
-    with pytest.raises(EditError, match=r"'w1' \[5\] comes where position 1 has moments of \[3\]$"):
+    with pytest.raises(
+        MatchError, match=r"'w1' \[5\] comes where position 1 has moments of \[3\]$"
+    ):
         match([[(2,), (3,), (4,)]], of([(2,), (5,)]), ordered=True)
 
 
@@ -160,7 +162,7 @@ def test_more_names():
     """Weights that the optimizer leaves out are passed over where that is certain."""
     found = match([[(2,), (4,)]], of([(2,), (3,), (4,)]), ordered=True)
     assert (found.names, found.by_order) == ((("w0", "w2"),), 0)
-    with pytest.raises(EditError, match=r"position 1, in group 0, could be 'w1' or 'w2'|'w2' or"):
+    with pytest.raises(MatchError, match=r"position 1, in group 0, could be 'w1' or 'w2'|'w2' or"):
         match([[(2,), (4,)]], of([(2,), (4,), (4,)]), ordered=True)
 
 
@@ -169,7 +171,7 @@ def test_reordered():
     found = match([[(2,), (3,), (4,)]], of([(4,), (2,), (3,)]), ordered=True)
     assert (found.names, found.reordered) == ((("w1", "w2", "w0"),), True)
     text = "'w0' .3. comes where position 0 has moments of .2.; several other orders would fit"
-    with pytest.raises(EditError, match=text):
+    with pytest.raises(MatchError, match=text):
         match([[(2,), (3,), (2,)]], of([(3,), (2,), (2,)]), ordered=True)
 
 
@@ -190,10 +192,10 @@ def test_reordering_is_said(tmp_path):
 def test_groups_of_same_shapes():
     """Equal shapes in two groups are not shared out by a guess."""
     with pytest.raises(
-        EditError, match=r"position 0, in group 0, could be 'w.' or 'w.': their sha"
+        MatchError, match=r"position 0, in group 0, could be 'w.' or 'w.': their sha"
     ):
         match([[(2, 2)], [(2, 2)]], of([(2, 2), (2, 2)]), ordered=True)
-    with pytest.raises(EditError, match="there are too many ways to deal the names out"):
+    with pytest.raises(MatchError, match="there are too many ways to deal the names out"):
         match([[(2, 2)] * 9] * 6, of([(2, 2)] * 54), ordered=True)
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from liontool.errors import EditError
+from liontool.errors import LiontoolError
 
 Shape = tuple[int, ...]
 Named = tuple[str, Shape]
@@ -21,12 +21,17 @@ Positions = Sequence[Sequence[Shape | None]]
 """The shapes of each group's parameters in order; None where there is no state to tell."""
 
 _MOST_STATES = 200_000
+_MOST_TRIES = 20_000_000  # states times groups
 
 # How many parameters of each group have their name, and how that came about: with the state before
 # and the group that took the name, None for a name that was left out. First and last way alone.
 _State = tuple[int, ...]
 _Way = tuple[_State, int | None]
 _Layer = dict[_State, tuple[_Way, _Way]]
+
+
+class MatchError(LiontoolError):
+    """No way to name all positions, or more than one; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +58,25 @@ def match(positions: Positions, named: Sequence[Named], *, ordered: bool) -> Mat
         ordered: Whether the order says anything.
 
     Raises:
-        EditError: There is no way, or more than one; the message says where.
+        MatchError: There is no way, or more than one; the message says where.
     """
     count = sum(map(len, positions))
     if len(named) < count:
-        raise EditError(f"{_counts(positions, named)}{_first_mismatch(positions, named)}")
+        raise MatchError(f"{_counts(positions, named)}{_first_mismatch(positions, named)}")
     if not ordered:
         found = _by_shape(positions, named)
         if found is None:
-            raise EditError(_unordered(positions, named))
+            raise MatchError(_unordered(positions, named))
         return Match(found, 0, False)
     ways = _ways(positions, named)
     if ways is not None:
         first, last = ways
         if first != last:
-            raise EditError(_two_ways(positions, first, last))
+            raise MatchError(_two_ways(positions, first, last))
         return Match(first, _shared_shapes(positions, named), False)
     found = _by_shape(positions, named)
     if found is None:
-        raise EditError(_no_way(positions, named))
+        raise MatchError(_no_way(positions, named))
     return Match(found, 0, True)
 
 
@@ -103,8 +108,8 @@ def _layers(positions: Positions, named: Sequence[Named]) -> Iterator[_Layer]:
                 way = (state, group)
                 after[new] = (after[new][0] if new in after else way, way)
         states += len(after)
-        if states > _MOST_STATES:
-            raise EditError(
+        if states > _MOST_STATES or states * len(positions) > _MOST_TRIES:
+            raise MatchError(
                 "there are too many ways to deal the names out to the groups; "
                 "save the optimizer with names: AdamW(model.named_parameters())"
             )
