@@ -52,7 +52,7 @@ def listed(opened: Opened) -> tuple[Item, ...]:
         names = _weight_names(document)
         for path, tensor in tensors(document.tree):
             label = ".".join(part for part in (document.name, *map(str, path)) if part)
-            state = states.get(id(tensor))
+            state = states.pop(id(tensor), None)
             if state is not None:
                 item = replace(state, label=label)
             elif id(tensor) in names:

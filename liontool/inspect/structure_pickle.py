@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,11 @@ class There:
 
 def check(root: Node, there: There) -> Iterator[Finding]:
     """Storages that are missing, too short, or used by nobody; tensors that reach too far."""
-    claims = dict(_claims(root))
+    nodes = list(walk(root))
+    claims = dict(_claims(nodes))
     for key, pid in claims.items():
         yield from _storage(key, pid, there)
-    yield from _tensors(root, there)
+    yield from _tensors(nodes, there)
     unused = [key for key in there.lengths if key not in claims]
     if unused:
         room = sum(there.lengths[key] for key in unused)
@@ -47,10 +48,10 @@ def check(root: Node, there: There) -> Iterator[Finding]:
         yield Finding("unused-storage", at(there.file), text)
 
 
-def _claims(root: Node) -> Iterator[tuple[Value, tuple[Value, ...]]]:
+def _claims(nodes: Iterable[Node]) -> Iterator[tuple[Value, tuple[Value, ...]]]:
     """The persistent id of each storage by its key; a key that is used twice says the same."""
     seen: set[tuple[Value, ...]] = set()
-    for node in walk(root):
+    for node in nodes:
         if isinstance(node, PersistentId):
             pid = persistent_values(node)
             plain = len(pid) > 4 and isinstance(pid[2], (str, int)) and isinstance(pid[4], int)
@@ -71,7 +72,7 @@ def _storage(key: Value, pid: tuple[Value, ...], there: There) -> Iterator[Findi
         yield Finding("storage-size", where, text)
 
 
-def _tensors(root: Node, there: There) -> Iterator[Finding]:
+def _tensors(nodes: Iterable[Node], there: There) -> Iterator[Finding]:
     """Tensors whose sizes make no sense, or that reach beyond what their storage should be."""
 
     def storage_of(node: PersistentId) -> Storage:
@@ -82,7 +83,7 @@ def _tensors(root: Node, there: There) -> Iterator[Finding]:
         label = there.place(key) if isinstance(key, (str, int)) else "no storage"
         return Storage(Span(there.path, 0, min(length, _HUGE)), label=label)
 
-    for node in walk(root):
+    for node in nodes:
         if isinstance(node, Call):
             try:
                 tensor(node, storage_of, "", str(there.path))

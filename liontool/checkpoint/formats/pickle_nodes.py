@@ -231,4 +231,13 @@ def walk(root: Node) -> Iterator[Node]:
         seen.add(node)
         if isinstance(node, Composite):
             yield node
-        todo.extend(reversed(list(children(node))))
+        # Most nodes are atoms, which are not worth a turn.
+        below = [n for n in _below(node) if n.changes or type(n) is not Atom]
+        todo.extend(reversed(below))
+
+
+def _below(node: Node) -> Sequence[Node]:
+    """The same as `children`, at once where nothing was done to the node."""
+    if not node.changes and isinstance(node, Composite):
+        return node.items
+    return list(children(node))

@@ -50,11 +50,12 @@ class TorchLegacyDocument:
         self._little = _read_head(pickles)
         self._head = Span(path, 0, pickles.offset)
         root, self._protocol = pickles.next()
-        self._keys, _ = pickles.next()
+        start = pickles.offset
+        keys = pickles.value(pickles.next()[0])
         self.overhead = pickles.offset
-        self._storages = _storages(pickles.value(self._keys), _item_sizes(root, path), pickles)
-        self._roots = {storage: key for key, storage in self._storages.items()}
-        self._views: dict[Value, Storage] = {}
+        self._keys = Span(path, start, pickles.offset - start)
+        self._storages = _storages(keys, _item_sizes(root, path), pickles)
+        self._views: dict[tuple[Value, ...], Storage] = {}
         self._tree = Tree(root, self._storage_of, str(path))
 
     @property
@@ -85,9 +86,9 @@ class TorchLegacyDocument:
             used = {storage_key(pid) for pid in collect_storages(root)}
         kept = [key for key in self._storages if key in used]
         names = [*kept, *added.tensors]
-        keys = self._keys if names == list(self._storages) else encode(names)
-        pieces: list[Piece] = [Raw(self._head), Literal(pickle)]
-        pieces.append(Literal(emit(keys, self._protocol)))
+        same = names == list(self._storages)
+        keys = Raw(self._keys) if same else Literal(emit(encode(names), self._protocol))
+        pieces: list[Piece] = [Raw(self._head), Literal(pickle), keys]
         scanned = self._by_root(scan)
         for key in kept:
             pieces += _copied(self._storages[key], scanned.get(key, ()))
@@ -97,9 +98,11 @@ class TorchLegacyDocument:
 
     def _by_root(self, scan: Iterable[TensorRef]) -> Mapping[Value, tuple[TensorRef, ...]]:
         """Tensors by the key of the storage that holds them, be it through a view of it."""
+        roots = {storage: key for key, storage in self._storages.items()}
+        roots |= {view: key for (_, key, _), view in self._views.items()}
         found: dict[Value, tuple[TensorRef, ...]] = {}
         for storage, tensors in by_storage(scan).items():
-            key = self._roots.get(storage)
+            key = roots.get(storage)
             found[key] = (*found.get(key, ()), *tensors)
         return found
 
@@ -115,8 +118,7 @@ class TorchLegacyDocument:
             return root
         what = (pid[1], pid[2], pid[5])
         if what not in self._views:
-            self._views[what] = view = _view(root, pid[5], _item_size(pid, self.path), self.path)
-            self._roots[view] = pid[2]
+            self._views[what] = _view(root, pid[5], _item_size(pid, self.path), self.path)
         return self._views[what]
 
 
