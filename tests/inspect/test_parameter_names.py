@@ -138,6 +138,6 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
     for index, half in enumerate(halves):
         save_file(half, tmp_path / f"model-{index}.safetensors")
     assert {t.model for t in found(tmp_path)} == {""}
-    save_file(weights, tmp_path / "ema.safetensors")
-    places = {"ema.safetensors", "model-0.safetensors", "model-1.safetensors"}
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    places = {"pytorch_model.bin", "model-0.safetensors", "model-1.safetensors"}
     assert {t.model for t in found(tmp_path)} == places
