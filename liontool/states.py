@@ -274,12 +274,19 @@ def is_lion_of_bitsandbytes(group: Mapping[str, Any]) -> bool:
     return group.get("eps") == 0 and group["betas"][1] > 0
 
 
-def _fits(layout: Layout, groups: list[dict[str, Any]], states: list[frozenset[str]]) -> bool:
+def has_groups_of(layout: Layout, groups: Collection[Mapping[str, Any]]) -> bool:
+    """Whether groups have all keys that a layout's have, and none that are another's."""
     return (
         bool(groups)
         and all(layout.group <= group.keys() for group in groups)
         and (layout.kind != "Lion (bitsandbytes)" or all(map(is_lion_of_bitsandbytes, groups)))
         and all(_owned(group) <= layout.group | layout.group_extra for group in groups)
+    )
+
+
+def _fits(layout: Layout, groups: list[dict[str, Any]], states: list[frozenset[str]]) -> bool:
+    return (
+        has_groups_of(layout, groups)
         and all(layout.state <= state for state in states)
         and all(state <= layout.state | layout.state_extra for state in states)
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from liontool.inspect.family_checks import family_findings
 from liontool.inspect.findings import Finding
 from liontool.inspect.group_checks import group_findings
 from liontool.inspect.opening import Opened
 from liontool.inspect.scheduler_checks import loose_findings, scheduler_findings
+from liontool.inspect.schedules.trainer import factor_of
 from liontool.inspect.state_checks import state_findings, weight_dtypes
+from liontool.measure.weights import weights_by_slot
 
 
 def consistency(opened: Opened) -> list[Finding]:
@@ -21,7 +24,10 @@ def consistency(opened: Opened) -> list[Finding]:
         return found
     weights = weight_dtypes(opened)
     for optimizer in checkpoint.optimizers:
-        found += state_findings(optimizer, weights)
+        own = weights_by_slot(opened.source, checkpoint, optimizer).values()
+        found += state_findings(optimizer, {tensor.dtype for tensor in own} or weights)
+        found += family_findings(optimizer)
         found += group_findings(optimizer)
-        found += scheduler_findings(optimizer, bool(checkpoint.loose_schedulers))
+        others = bool(checkpoint.loose_schedulers)
+        found += scheduler_findings(optimizer, others, factor_of(checkpoint))
     return found + list(loose_findings(checkpoint))

@@ -82,6 +82,7 @@ KINDS: Mapping[str, Kind] = {
     "state-without-parameter": Kind(ERROR, "State belongs to no group's parameter, and is lost."),
     "parameter-twice": Kind(ERROR, "A parameter stands in two groups, or twice in one."),
     "state-field-missing": Kind(ERROR, "A parameter's state lacks a field that others' have."),
+    "state-of-lion": Kind(WARNING, "AdamW's groups stand beside the state of a Lion."),
     "moment-shape": Kind(ERROR, "A moment has another shape than its parameter."),
     "moment-dtype": Kind(WARNING, "A moment has another element type than its parameter."),
     "moment-dtypes-differ": Kind(NOTE, "The moments are of several element types."),
@@ -90,6 +91,7 @@ KINDS: Mapping[str, Kind] = {
     "steps-differ": Kind(NOTE, "Parameters have made different numbers of steps."),
     # Groups: hyperparameters.
     "no-lr": Kind(ERROR, "A group has no learning rate."),
+    "group-field-missing": Kind(ERROR, "A group lacks what its optimizer cannot do without."),
     "hyperparameter-range": Kind(ERROR, "A hyperparameter is nothing that an optimizer takes."),
     "group-fields-differ": Kind(WARNING, "A group lacks a field that other groups have."),
     "lion-betas": Kind(WARNING, "A Lion has the betas of an AdamW."),
