@@ -62,6 +62,12 @@ def test_what_is_missing(fault: str, tmp_path: Path) -> None:
     assert any(words in text for text in texts)
 
 
+def resumed(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """The next step of a run."""
+    optimizer.load_state_dict(state)
+    optimizer.step()
+
+
 @pytest.mark.parametrize("fault", ["half of them", "all steps", "amsgrad", "betas"])
 def test_torch_fails_there(fault: str) -> None:
     """What is called an error stops the real AdamW, when it loads or at its step."""
@@ -73,8 +79,7 @@ def test_torch_fails_there(fault: str) -> None:
         param.grad = torch.ones_like(param)
     optimizer = torch.optim.AdamW(params)
     with pytest.raises(KeyError):
-        optimizer.load_state_dict(state)
-        optimizer.step()
+        resumed(optimizer, state)
 
 
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"capturable": False}])
