@@ -1,9 +1,9 @@
 """A step on a CPU without a kernel, in blocks that its cache holds.
 
-The operations are those of `reference.updated`, in its order, each on all tensors of a block side
-by side, in three buffers. The next block uses the buffers again, so the memory that a step takes
-does not grow with the model. A part of a large tensor is a block of its own, read and written where
-it lies.
+The operations are those of `reference.updated`, the momentum's before the weights', each on all
+tensors of a block side by side, in three buffers. The next block uses the buffers again, so the
+memory that a step takes does not grow with the model. A part of a large tensor is a block of its
+own, read and written where it lies.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ class Blocks:
         mix = torch.mul(m, beta1, out=a).add_(torch.mul(g, gradient1, out=b))
         torch.sign(mix, out=b).add_(mix.mul_(0))
         second.multiply_by_sizes(pieces, g)
-        self._move(pieces, decay, first, step=b)
+        # Before the weights, whose memory may be that of the gradients.
         m = first.side_by_side(exp_avgs)
-        old, new = torch.mul(m, beta2, out=a), torch.mul(g, gradient2, out=b)
+        old, new = torch.mul(m, beta2, out=a), torch.mul(g, gradient2, out=third.whole)
         if self._stay is False:
             first.put(torch.add, old, new, exp_avgs)
         else:
             old.add_(new)
             write_exp_avgs(pieces, first.parts, self._stay)
+        self._move(pieces, decay, first, step=b)
 
     def _move(self, pieces: list[Piece], decay: Any, buffer: Buffer, step: Tensor) -> None:
         """Write the weights, decayed and moved."""

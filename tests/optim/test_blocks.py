@@ -67,6 +67,22 @@ def test_gradients_are_only_read(name: str, kind: Any) -> None:
     assert same([param.grad for param in params if param.grad is not None], grads)
 
 
+@pytest.mark.parametrize("fast", [{"foreach": True}, {}], ids=["foreach", "default"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_gradient_that_is_the_weight(name: str, fast: dict[str, bool], kind: Any) -> None:
+    """It is read before its memory is written, for the momentum too."""
+    results = []
+    for path in (fast, {"foreach": False}):
+        params = _params(name)
+        optimizer = kind(params, lr=0.1, **path)
+        for _ in range(3):
+            for param in params:
+                param.grad = param.detach()
+            optimizer.step()
+        results.append([*params, *(optimizer.state[param]["exp_avg"] for param in params)])
+    assert same(*results)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_autograd_sees_every_write(name: str, kind: Any) -> None:
     """What was saved for a backward pass before the step is known to have changed."""
