@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import isfinite
 
 from liontool.checkpoint.document import Value, is_list
@@ -15,6 +15,7 @@ from liontool.states import recognise
 ADAMW_BETA2 = 0.999
 _NOT_NEGATIVE = ("lr", "initial_lr", "weight_decay", "eps")
 _SHOWN = 40
+_USUAL_BETAS = (0.9, 0.999)
 
 
 def kind_of(optimizer: Optimizer) -> str:
@@ -32,12 +33,12 @@ def is_lion(kind: str) -> bool:
 def group_findings(optimizer: Optimizer) -> Iterator[Finding]:
     """What is wrong with the groups of one optimizer, in their order."""
     every = {name for group in optimizer.groups for name in group.fields}
-    lion = is_lion(kind_of(optimizer))
+    kind = kind_of(optimizer)
     for index, group in enumerate(optimizer.groups):
         where = group_label(optimizer, index)
-        if number(group.fields.get("lr")) is None:
+        if number(group.fields.get("lr")) is None and _needs_lr(group, kind, every):
             yield Finding("no-lr", where, "it has no learning rate: a step fails")
-        for name in _wrong(group):
+        for name in _wrong(group, kind):
             value = f"{plain(group.fields[name])!r:.{_SHOWN}}"
             text = f"{name} is {value}, which no optimizer takes"
             yield Finding("hyperparameter-range", where, text)
@@ -45,7 +46,7 @@ def group_findings(optimizer: Optimizer) -> Iterator[Finding]:
         if missing:
             text = f"lacks {', '.join(missing)}, which other groups have: a step may fail"
             yield Finding("group-fields-differ", where, text)
-        if lion:
+        if is_lion(kind):
             yield from _lion(optimizer, group, where)
 
 
@@ -54,7 +55,13 @@ def group_label(optimizer: Optimizer, index: int) -> str:
     return f"{optimizer.label}, group {index}" if optimizer.label else f"group {index}"
 
 
-def _wrong(group: ParamGroup) -> Iterator[str]:
+def _needs_lr(group: ParamGroup, kind: str, every: Collection[str]) -> bool:
+    """Some make their own: Adafactor with relative steps, and strangers whose groups have none."""
+    own = group.fields.get("lr") is None and group.fields.get("relative_step") is True
+    return not own and (kind != "unknown" or "lr" in every)
+
+
+def _wrong(group: ParamGroup, kind: str) -> Iterator[str]:
     for name in _NOT_NEGATIVE:
         value = group.fields.get(name)
         if value is None or (name == "eps" and is_list(value)):
@@ -62,15 +69,17 @@ def _wrong(group: ParamGroup) -> Iterator[str]:
         found = number(value)
         if found is None or not isfinite(found) or found < 0:
             yield name
-    if "betas" in group.fields and not _are_betas(group.fields["betas"]):
+    betas = group.fields.get("betas", _USUAL_BETAS)
+    if not _are_betas(betas) and not (kind == "unknown" and _are_betas(betas, one=True)):
         yield "betas"
 
 
-def _are_betas(value: Value) -> bool:
+def _are_betas(value: Value, *, one: bool = False) -> bool:
+    """Whether they are two or more from 0 up to 1, which some optimizers take and others do not."""
     if not is_list(value) or len(value) < 2:
         return False
     betas = (number(beta) for beta in value)
-    return all(beta is not None and 0 <= beta < 1 for beta in betas)
+    return all(beta is not None and (0 <= beta < 1 or (one and beta == 1)) for beta in betas)
 
 
 def _lion(optimizer: Optimizer, group: ParamGroup, where: str) -> Iterator[Finding]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from liontool.checkpoint.document import TensorRef, tensors
 from liontool.checkpoint.encoding import is_float
 from liontool.checkpoint.learning_rates import number
 from liontool.checkpoint.model import Optimizer, ParamGroup, Slot
 from liontool.inspect.findings import Finding
+from liontool.inspect.group_checks import kind_of
 from liontool.inspect.listing import documents
 from liontool.inspect.opening import Opened
 from liontool.states import MOMENT
@@ -45,22 +46,30 @@ def state_findings(optimizer: Optimizer, weights: Collection[str]) -> Iterator[F
         optimizer: As it was saved.
         weights: The element types of the weights beside it.
     """
-    where = optimizer.label
-    yield from _owners(optimizer, where)
-    kept = [slot for slot in optimizer.slots.values() if slot.state]
+    where, kind = optimizer.label, kind_of(optimizer)
+    slots = _parameters_slots(optimizer)
+    yield from _owners(optimizer, slots, where)
+    kept = [slot for slot in slots.values() if slot.state]
     if not kept:
-        yield Finding("no-state", where, "no parameter has state: nothing was trained with it yet")
+        yield from _no_state(optimizer, kind, where)
         return
-    yield from _without_state(optimizer, where)
+    yield from _without_state(optimizer, kind, where)
     yield from _missing_fields(kept, where)
     yield from _shapes(kept, where)
     yield from _dtypes(kept, weights, where)
     yield from _steps(optimizer, where)
 
 
-def _owners(optimizer: Optimizer, where: str) -> Iterator[Finding]:
+def _parameters_slots(optimizer: Optimizer) -> dict[int | str, Slot]:
+    """State of parameters: where those have numbers, state by a word is the optimizer's own."""
+    words = any(isinstance(key, str) for group in optimizer.groups for key in group.params)
+    slots = optimizer.slots.items()
+    return {key: slot for key, slot in slots if words or not isinstance(key, str)}
+
+
+def _owners(optimizer: Optimizer, slots: Mapping[int | str, Slot], where: str) -> Iterator[Finding]:
     times = Counter(key for group in optimizer.groups for key in group.params)
-    orphans = [slot.label for key, slot in optimizer.slots.items() if key not in times]
+    orphans = [slot.label for key, slot in slots.items() if key not in times]
     if orphans:
         text = f"state of {some(orphans)} belongs to no group's params: every loader loses it"
         yield Finding("state-without-parameter", where, text)
@@ -70,8 +79,20 @@ def _owners(optimizer: Optimizer, where: str) -> Iterator[Finding]:
         yield Finding("parameter-twice", where, text)
 
 
-def _without_state(optimizer: Optimizer, where: str) -> Iterator[Finding]:
-    missing = [name for group in optimizer.groups for name in _stateless(optimizer, group)]
+def _no_state(optimizer: Optimizer, kind: str, where: str) -> Iterator[Finding]:
+    if kind == "LBFGS" or not all(_keeps_none(kind, group) for group in optimizer.groups):
+        why = "nothing was trained with it yet" + (", or it keeps none" * (kind == "unknown"))
+        yield Finding("no-state", where, f"no parameter has state: {why}")
+
+
+def _keeps_none(kind: str, group: ParamGroup) -> bool:
+    """Whether parameters of a group need none: SGD without momentum; LBFGS's first has it all."""
+    return kind == "LBFGS" or (kind == "SGD" and number(group.fields.get("momentum")) == 0)
+
+
+def _without_state(optimizer: Optimizer, kind: str, where: str) -> Iterator[Finding]:
+    groups = (group for group in optimizer.groups if not _keeps_none(kind, group))
+    missing = [name for group in groups for name in _stateless(optimizer, group)]
     if missing:
         count = "1 parameter has" if len(missing) == 1 else f"{len(missing):,} parameters have"
         text = f"{count} no state (frozen, or never given a gradient): {some(missing)}"
@@ -87,13 +108,25 @@ def _stateless(optimizer: Optimizer, group: ParamGroup) -> Iterator[str]:
 
 
 def _missing_fields(kept: Sequence[Slot], where: str) -> Iterator[Finding]:
-    """Fields that most parameters have and some lack."""
-    times = Counter(name for slot in kept for name in slot.state)
-    for field, count in times.items():
-        if len(kept) / 2 < count < len(kept):
-            missing = [slot.label for slot in kept if field not in slot.state]
-            text = f"{some(missing)} lack {field}, which the others have: a step fails there"
-            yield Finding("state-field-missing", where, text)
+    """Fields that most parameters of a kind have and some lack.
+
+    Others of a kind have all that one has, or more: Adafactor keeps rows and columns for matrices,
+    one variance for vectors, and neither lacks anything.
+    """
+    labels: dict[frozenset[str], list[str]] = {}
+    for slot in kept:
+        labels.setdefault(frozenset(slot.state), []).append(slot.label)
+    common = Counter({fields: len(own) for fields, own in labels.items()}).most_common(_MOST_KINDS)
+    lacking: dict[str, list[str]] = {}
+    for fields, own in labels.items():
+        alike = {others: count for others, count in common if fields <= others}
+        for name in sorted(frozenset().union(*alike) - fields):
+            have = sum(count for others, count in alike.items() if name in others)
+            if have > sum(alike.values()) / 2:
+                lacking.setdefault(name, []).extend(own)
+    for name, missing in lacking.items():
+        text = f"{some(missing)} lack {name}, which the others have: a step fails there"
+        yield Finding("state-field-missing", where, text)
 
 
 def _shapes(kept: Sequence[Slot], where: str) -> Iterator[Finding]:
@@ -143,6 +176,7 @@ def _steps(optimizer: Optimizer, where: str) -> Iterator[Finding]:
 
 
 _MOST_GROUPS = 64
+_MOST_KINDS = 64
 
 
 def some(labels: Sequence[str]) -> str:

@@ -90,6 +90,25 @@ def test_no_state_at_all(tmp_path: Path) -> None:
     assert (finding.id, finding.severity) == ("no-state", "note")
 
 
+def test_no_state_of_a_stranger(tmp_path: Path) -> None:
+    """Of an optimizer that liontool does not know, no state may be all that it keeps."""
+    group = {"params": [0], "lr": 0.1, "gain": 2.0}
+    finding = the_one({"state": {}, "param_groups": [group]}, tmp_path)
+    assert finding.text.endswith("nothing was trained with it yet, or it keeps none")
+
+
+def test_no_state_of_sgd(tmp_path: Path) -> None:
+    """SGD without momentum keeps none; with it, no state is no step, or a frozen group."""
+    assert found(trained(torch.optim.SGD)[1].state_dict(), tmp_path) == []
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
+    assert the_one(optimizer.state_dict(), tmp_path).text.endswith("trained with it yet")
+    state = trained(torch.optim.SGD, momentum=0.9)[1].state_dict()
+    del state["state"][1]
+    assert the_one(state, tmp_path).id == "parameter-without-state"
+    state["param_groups"][1]["momentum"] = 0
+    assert found(state, tmp_path) == []
+
+
 def test_parameters_without_state_by_name(tmp_path: Path) -> None:
     """Frozen parameters are named where the file has names."""
     state = trained()[1].state_dict()
@@ -116,6 +135,13 @@ def test_a_field_that_one_parameter_lacks(tmp_path: Path) -> None:
     assert (finding.id, finding.text[:15]) == ("state-field-missing", "2 lack exp_avg_")
 
 
+def test_a_field_that_one_parameter_has(tmp_path: Path) -> None:
+    """What most do without, such as an extra for one kind of weight, nobody lacks."""
+    state = trained(Lion)[1].state_dict()
+    state["state"][0]["residual"] = torch.zeros(2, 4, dtype=torch.int16)
+    assert found(state, tmp_path) == []
+
+
 def test_moment_of_another_shape(tmp_path: Path) -> None:
     """Moments that disagree in shape are an error at the parameter."""
     state = trained()[1].state_dict()
@@ -132,6 +158,30 @@ def test_moments_of_another_type_than_the_weights(tmp_path: Path) -> None:
     finding = the_one(state, tmp_path)
     assert finding.id == "moment-dtype"
     assert finding.text.startswith("moments are float32, the weights bfloat16")
+
+
+@pytest.mark.parametrize("names", [("model", "ema"), ("ema", "model"), ("a", "model_ema")])
+def test_an_average_beside_the_weights(names: tuple[str, str], tmp_path: Path) -> None:
+    """Moments are held against the weights they belong to, not against a copy in float32."""
+    model, optimizer = trained()
+    weights = model.state_dict()
+    state: State = {name: weights if "ema" in name else None for name in names}
+    for name in names:
+        if state[name] is None:
+            state[name] = {key: value.bfloat16() for key, value in weights.items()}
+    assert the_one({**state, "optimizer": optimizer.state_dict()}, tmp_path).id == "moment-dtype"
+
+
+def test_a_scale_beside_weights_that_cannot_be_told(tmp_path: Path) -> None:
+    """Where shapes do not tell whose a weight is, all count but for single numbers."""
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = torch.optim.AdamW([{"params": [param]} for param in params])
+    torch.stack(params).sum().backward()
+    optimizer.step()
+    weights = {str(index): param.data.bfloat16() for index, param in enumerate(params)}
+    state = {"model": {**weights, "scale": torch.tensor([2.0])}}
+    finding = the_one({**state, "optimizer": optimizer.state_dict()}, tmp_path)
+    assert finding.text.startswith("moments are float32, the weights bfloat16:")
 
 
 def test_moments_of_several_types(tmp_path: Path) -> None:
@@ -159,7 +209,13 @@ def test_group_without_lr(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weight_decay", -0.1), ("weight_decay", float("nan")), ("eps", "x"), ("betas", (0.9, 1.2))],
+    [
+        ("weight_decay", -0.1),
+        ("weight_decay", float("nan")),
+        ("eps", "x"),
+        ("betas", (0.9, 1.2)),
+        ("betas", (0.9, 1.0)),
+    ],
 )
 def test_hyperparameter_that_no_optimizer_takes(name: str, value: Any, tmp_path: Path) -> None:
     """Negative, infinite or textual hyperparameters are errors in their group."""
@@ -234,13 +290,22 @@ def test_rates_that_were_changed_in_one_place_only(tmp_path: Path) -> None:
     assert findings["last-lr-differs"].endswith("the next step takes the groups'")
 
 
-def test_one_cycle_at_its_end(tmp_path: Path) -> None:
-    """A schedule that raises an error if it is stepped on is a warning."""
+@pytest.mark.parametrize(("steps", "says"), [(1, "once more, then"), (2, "at its last step:")])
+def test_one_cycle_at_its_end(steps: int, says: str, tmp_path: Path) -> None:
+    """A schedule that raises an error if it is stepped on, or after one more step, is a warning."""
     optimizer = trained()[1]
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=3)
-    scheduler.step()
+    for _ in range(steps):
+        scheduler.step()
     finding = the_one(with_scheduler(optimizer, scheduler), tmp_path)
     assert (finding.id, finding.severity) == ("schedule-over", "warning")
+    assert says in finding.text
+    left = 3 - scheduler.last_epoch
+    for _ in range(left):
+        scheduler.step()
+    with pytest.raises(ValueError, match="Tried to step"):
+        scheduler.step()
+    assert left == (1 if "once more" in says else 0)
 
 
 def test_a_rate_that_stays_zero(tmp_path: Path) -> None:
@@ -249,6 +314,28 @@ def test_a_rate_that_stays_zero(tmp_path: Path) -> None:
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=1)
     finding = the_one(with_scheduler(optimizer, scheduler), tmp_path)
     assert (finding.id, "stays 0" in finding.text) == ("schedule-over", True)
+
+
+def test_a_rate_of_zero_before_the_first_step(tmp_path: Path) -> None:
+    """A scheduler that has not moved yet is not at its end, though nothing will change."""
+    optimizer = trained(lr=0.0)[1]
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [])
+    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    assert found(state, tmp_path) == []
+
+
+def test_of_two_schedulers_one_has_set_the_rates_of_now(tmp_path: Path) -> None:
+    """Only where no scheduler noted the groups' lr down is that a finding."""
+    optimizer = trained()[1]
+    parts = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9) for _ in range(2)]
+    for part in parts:
+        part.step()
+    state = {"optimizer": optimizer.state_dict()}
+    state |= {f"scheduler{i}": part.state_dict() for i, part in enumerate(parts)}
+    assert state["scheduler0"]["_last_lr"] != state["scheduler1"]["_last_lr"]
+    assert found(state, tmp_path) == []
+    state["scheduler1"]["_last_lr"] = [0.5, 0.5]
+    assert the_one(state, tmp_path).id == "last-lr-differs"
 
 
 def test_scheduler_that_was_not_saved(tmp_path: Path) -> None:

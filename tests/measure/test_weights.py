@@ -43,3 +43,14 @@ def test_names_without_weights():
 def test_moments_are_no_weights():
     """Another optimizer's state has the right shapes, and is not asked."""
     assert found({"a": adamw(), "b": adamw()}) == {}
+
+
+def test_averages_are_the_last_to_be_asked():
+    """Of weights and their average the weights are meant, wherever they stand."""
+    for name in ("ema", "model_ema", "ema.weights"):
+        tree = {name: {"w": tensor(3, 4), "b": tensor(4)}, "net": {"w": tensor(3, 4)}}
+        for names in ([], ["w"]):
+            state = adamw(shapes=((3, 4),), param_names=names) if names else adamw()
+            assert found({**tree, "optimizer": state})[0] is tree["net"]["w"]
+    schema = {"schema": {"w": tensor(3, 4)}, "net": {"w": tensor(3, 4)}, "optimizer": adamw()}
+    assert found(schema)[0] is schema["schema"]["w"]
