@@ -22,6 +22,7 @@ from liontool.inspect.places import without_path
 from liontool.inspect.proof import Proof, prove
 from liontool.inspect.structure import Structure, structure
 from liontool.inspect.values import bytes_to_read, check_steps, check_values
+from liontool.inspect.weight_checks import check_weights
 
 SCHEMA = 1
 """Version of `Verification.to_dict`."""
@@ -122,6 +123,7 @@ def verify(
     if opened is not None and fault is None:
         findings += check_names(opened, items, findings)
         findings += _consistency(opened)
+        findings += check_weights(opened, items)
     if values:
         checksums = Checksums(found.checks)
         counter.total = max(bytes_to_read(items), checksums.total)
