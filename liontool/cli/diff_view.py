@@ -33,7 +33,7 @@ def show(diff: Diff, *, stat: bool = False, most: int = 20) -> None:
         most: How many lines to show of each list.
     """
     page = render.Page()
-    page.headline(verdict(diff), render.GOOD if diff.same else render.WARNING)
+    page.sentence(verdict(diff), render.GOOD if diff.same else render.WARNING)
     page.facts({"A": _side(diff.a), "B": _side(diff.b)})
     fields(page, diff.fields, diff.groups)
     _structure(page, diff, most)

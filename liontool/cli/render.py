@@ -52,6 +52,11 @@ class Page:
         self._gap()
         self._line(text, style)
 
+    def sentence(self, text: str, style: str = "") -> None:
+        """A line that has nothing to copy, broken between words where it is too long."""
+        self._gap()
+        self._print(Text(safe(text), style=style))
+
     def heading(self, text: str) -> None:
         """The title of the blocks below."""
         self.headline(text)
@@ -132,9 +137,12 @@ class Page:
         self._console.print(Text(safe(text), style=style), soft_wrap=True)
 
     def _block(self, content: RenderableType) -> None:
+        self._print(Padding(content, (0, 0, 0, _MARGIN), expand=False))
+
+    def _print(self, content: RenderableType) -> None:
         # Rich fills cells up with spaces, which nobody wants in a file.
         with self._console.capture() as drawn:
-            self._console.print(Padding(content, (0, 0, 0, _MARGIN), expand=False))
+            self._console.print(content)
         for line in drawn.get().splitlines():
             self._console.out(line.rstrip(), highlight=False)
 

@@ -14,6 +14,7 @@ from liontool.measure.summary import ValueSummary, merged
 _BARS = 16
 _MOST_NAMED = 20
 _WIDE = 96  # from so many columns on there is room for norm and mean
+_NARROW = 80  # below, exponents have a line of their own
 _KIND, _NUMBER, _SHARE, _EXPONENT = 12, 9, 6, 5
 _UNSHOWN = "step"
 _LEGEND = (
@@ -95,20 +96,24 @@ def _all(page: render.Page, found: Statistics) -> Iterator[str]:
 
 def _names(page: render.Page, tensors: Sequence[TensorStatistics], each: bool) -> Iterator[str]:
     """Rows for each parameter, or for each template of parameters."""
-    members: dict[str, list[TensorStatistics]] = {}
+    models: dict[str, dict[str, list[TensorStatistics]]] = {}
     for tensor in tensors:
+        members = models.setdefault(tensor.model, {})
         members.setdefault(tensor.parameter or tensor.name, []).append(tensor)
-    if each:
-        for name, found in members.items():
-            yield from _section(page, _titled(name, found), _kinds(found))
-        return
-    for fold in folded(members):
-        found = [tensor for name in fold.names for tensor in members[name]]
-        yield from _section(page, _titled(fold.pattern, found), _kinds(found))
+    for model, members in models.items():
+        folds = ((name, (name,)) for name in members)
+        for pattern, names in folds if each else _folds(members):
+            found = [tensor for name in names for tensor in members[name]]
+            yield from _section(page, _titled(model, pattern, found), _kinds(found))
 
 
-def _titled(name: str, tensors: Sequence[TensorStatistics]) -> str:
+def _folds(names: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    return ((fold.pattern, fold.names) for fold in folded(names))
+
+
+def _titled(model: str, pattern: str, tensors: Sequence[TensorStatistics]) -> str:
     shares = {tensor.shares for tensor in tensors}
+    name = f"{model}: {pattern}" if model else pattern
     return name if None in shares else f"{name}  (the values of {', '.join(map(str, shares))})"
 
 
@@ -126,7 +131,7 @@ def _kinds(tensors: Iterable[TensorStatistics]) -> Iterable[Row]:
 
 def _head(page: render.Page) -> Iterator[str]:
     names = [name.rjust(_NUMBER) for name in _numbers(page, ValueSummary())]
-    yield f"  {'':<{_KIND}}{''.join(names)}{'zero':>{_SHARE}}  exponents"
+    yield f"  {'':<{_KIND}}{''.join(names)}{'zero':>{_SHARE}}{_beside(page, 'exponents')}"
 
 
 def _section(page: render.Page, title: str, rows: Iterable[Row]) -> Iterator[str]:
@@ -136,7 +141,14 @@ def _section(page: render.Page, title: str, rows: Iterable[Row]) -> Iterator[str
         numbers = (_number(value).rjust(_NUMBER) for value in _numbers(page, values).values())
         share = wording.share(values.zero_share)
         spark = _spark(values, page.blocks)
-        yield f"    {kind:<{_KIND - 2}}{''.join(numbers)}{share:>{_SHARE}}  {spark}"
+        yield f"    {kind:<{_KIND - 2}}{''.join(numbers)}{share:>{_SHARE}}{_beside(page, spark)}"
+        if page.width < _NARROW:
+            yield f"      exponents {spark}"
+
+
+def _beside(page: render.Page, words: str) -> str:
+    """What follows in the same line where there is room for it."""
+    return f"  {words}" if page.width >= _NARROW else ""
 
 
 def _numbers(page: render.Page, values: ValueSummary) -> Mapping[str, float | None]:

@@ -17,7 +17,7 @@ from liontool.measure.summary import ValueSummary, merged
 _MOST_ROWS = 48
 _MOST_COLUMNS = 32
 _MOST_KINDS = 6
-_MOST_STACKS = 3
+_MOST_STACKS = 6
 _MOST_OUTSIDE = 40
 _UNSHOWN = "step"
 _SIDE_BY_SIDE = 16  # parameters that have positions, not names
@@ -34,6 +34,7 @@ class Grid:
 
     Attributes:
         kind: "weight", "exp_avg", ...
+        model: Which of several models with the same names, else "".
         stack: What stands before the number of the layer: "transformer.h".
         rows: Layers: "3", or "4-7" where several share a row.
         columns: What stands after the number: "attn.c_attn.weight".
@@ -43,6 +44,7 @@ class Grid:
     """
 
     kind: str
+    model: str
     stack: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -50,10 +52,15 @@ class Grid:
     totals: tuple[ValueSummary, ...]
     hidden: int
 
+    @property
+    def title(self) -> str:
+        """Model and stack."""
+        return titled(self.model, self.stack)
+
 
 @dataclass(frozen=True)
 class Outside:
-    """A parameter that belongs to no layer, with its values by kind."""
+    """A parameter that belongs to no layer, with its model and its values by kind."""
 
     name: str
     kinds: Mapping[str, ValueSummary]
@@ -78,13 +85,18 @@ class Layers:
     hidden_outside: int
 
     def rows(self, kind: str) -> list[tuple[str, ValueSummary]]:
-        """Each row of the grids of a kind as a whole: "h 3"."""
+        """Each row of the grids of a kind as a whole: "h 3", "G: h 3"."""
         return [
-            (f"{grid.stack.rpartition('.')[2]} {row}".strip(), values)
+            (titled(grid.model, f"{grid.stack.rpartition('.')[2]} {row}".strip()), values)
             for grid in self.grids
             if grid.kind == kind
             for row, values in zip(grid.rows, grid.totals, strict=True)
         ]
+
+
+def titled(model: str, name: str) -> str:
+    """A name with the model that it is of, where there are several."""
+    return f"{model}: {name}" if model else name
 
 
 @dataclass(frozen=True)
@@ -94,21 +106,25 @@ class _Placed:
     part: str
 
 
+_Stack = tuple[str, str]  # model, and what stands before the number
+
+
 def by_layer(found: Statistics) -> Layers:
     """Sort the tensors of `found`; those that share another's values count with that one."""
     own = [one for one in found.tensors if one.shares is None and _is_shown(one)]
     kinds = tuple(dict.fromkeys(one.kind for one in sorted(own, key=_weights_first)))[:_MOST_KINDS]
-    stacks: dict[str, dict[str, list[tuple[_Placed, ValueSummary]]]] = {}
+    stacks: dict[_Stack, dict[str, list[tuple[_Placed, ValueSummary]]]] = {}
     outside: dict[str, dict[str, Values]] = {}
     for one in own:
         name = one.parameter or one.name
         if one.kind not in kinds:
             continue
         if (placed := _placed(name)) is not None:
-            kind = stacks.setdefault(placed.stack, {}).setdefault(one.kind, [])
+            kind = stacks.setdefault((one.model, placed.stack), {}).setdefault(one.kind, [])
             kind.append((placed, one.values))
         else:
-            outside.setdefault(name, {}).setdefault(one.kind, []).append(one.values)
+            kinds_of = outside.setdefault(titled(one.model, name), {})
+            kinds_of.setdefault(one.kind, []).append(one.values)
     largest = sorted(stacks, key=lambda stack: -sum(map(len, stacks[stack].values())))
     shown = sorted(largest[:_MOST_STACKS], key=lambda stack: kinds[0] not in stacks[stack])
     return Layers(
@@ -152,21 +168,21 @@ def _position(number: int) -> _Placed:
 
 
 def _grids(
-    stacks: Iterable[tuple[str, Mapping[str, Sequence[tuple[_Placed, ValueSummary]]]]],
+    stacks: Iterable[tuple[_Stack, Mapping[str, Sequence[tuple[_Placed, ValueSummary]]]]],
 ) -> Iterator[Grid]:
-    for stack, kinds in stacks:
+    for (model, stack), kinds in stacks:
         together = [placed for every in kinds.values() for placed, _ in every]
         layers = sorted({placed.layer for placed in together})
         parts = list(dict.fromkeys(placed.part for placed in together))
         if stack == POSITIONS:
             parts.sort(key=int)
         for kind, every in kinds.items():
-            yield _grid(kind, stack, layers, parts, every)
+            yield _grid(kind, (model, stack), layers, parts, every)
 
 
 def _grid(
     kind: str,
-    stack: str,
+    stack: _Stack,
     layers: Sequence[int],
     parts: Sequence[str],
     every: Sequence[tuple[_Placed, ValueSummary]],
@@ -185,7 +201,7 @@ def _grid(
             cells.setdefault((row, columns[placed.part]), []).append(values)
     return Grid(
         kind,
-        stack,
+        *stack,
         tuple(_labels(layers, together)),
         tuple(columns),
         {place: merged(values) for place, values in cells.items()},

@@ -11,7 +11,7 @@ from liontool.inspect.statistics import Statistics
 from liontool.inspect.summary import OptimizerSummary, Summary
 from liontool.page import notable, svg_curve, svg_heatmap, svg_histograms, tables
 from liontool.page.facts import facts
-from liontool.page.layers import POSITIONS, Grid, Layers, by_layer
+from liontool.page.layers import POSITIONS, Grid, Layers, by_layer, titled
 from liontool.page.markup import card, items, section, text
 from liontool.version import __version__
 
@@ -25,8 +25,17 @@ _HISTOGRAMS = (
     "its largest bar; the leftmost bar takes in what is smaller still, and zeros are left out."
 )
 _POSITIONS = (
-    "The file has no names for these parameters: they stand in the order of the groups, the first "
-    "of each row by its position."
+    "The optimizer keeps positions, not names, and order and shapes do not tell for certain which "
+    "weights of the file these are: they stand in the order of the groups, the first of each row "
+    "by its position."
+)
+_INFERRED = (
+    "The optimizer keeps positions, not names. Its moments stand under the names of the weights "
+    "that are in the same place in the model's order and have the same shapes."
+)
+_MODELS = (
+    "Several models or optimizers have parameters of the same names; each stands by itself, under "
+    "the place of its weights, or that of its optimizer where nothing tells whose moments they are."
 )
 _CURVE = "Computed from what the scheduler saved; what a script does beside it is not known."
 
@@ -47,7 +56,9 @@ def html(summary: Summary, found: Statistics) -> str:
         *_optimizers(summary, found),
         section("Other schedulers", tables.schedulers(summary.schedulers)),
         section("Values", tables.kinds(found), items(notable.remarks(found))),
-        section("RMS by layer", *_heatmaps(layers), tables.outside(layers), intro=_RMS),
+        section(
+            "RMS by layer", *_origins(found), *_heatmaps(layers), tables.outside(layers), intro=_RMS
+        ),
         section("Histograms by layer", _histograms(layers), intro=_HISTOGRAMS),
         section("Files", tables.files(summary)),
     ]
@@ -106,11 +117,20 @@ def _curves(optimizer: OptimizerSummary) -> str:
     return _cards(cards)
 
 
+def _origins(found: Statistics) -> Iterator[str]:
+    """Where the names of moments come from, as far as that needs words."""
+    shown = [one for one in found.tensors if one.shares is None]
+    if any(one.model for one in shown):
+        yield f"<p class=intro>{_MODELS}</p>"
+    if any(one.inferred for one in shown):
+        yield f"<p class=intro>{_INFERRED}</p>"
+
+
 def _heatmaps(layers: Layers) -> Iterator[str]:
-    for stack in dict.fromkeys(grid.stack for grid in layers.grids):
-        yield f"<h3>{text(_stack(stack))}</h3>"
-        yield f"<p class=intro>{_POSITIONS}</p>" if stack == POSITIONS else ""
-        grids = [grid for grid in layers.grids if grid.stack == stack]
+    for title in dict.fromkeys(grid.title for grid in layers.grids):
+        grids = [grid for grid in layers.grids if grid.title == title]
+        yield f"<h3>{text(_stack(grids[0]))}</h3>"
+        yield f"<p class=intro>{_POSITIONS}</p>" if grids[0].stack == POSITIONS else ""
         yield _cards([card(grid.kind, svg_heatmap.picture(grid), _more(grid)) for grid in grids])
     if layers.hidden_stacks:
         yield f"<p class=note>and {layers.hidden_stacks:,} more stacks of layers</p>"
@@ -120,8 +140,10 @@ def _more(grid: Grid) -> str:
     return f"and {grid.hidden:,} more columns" if grid.hidden else ""
 
 
-def _stack(stack: str) -> str:
-    return "By position" if stack == POSITIONS else f"{stack}.{{layer}}".lstrip(".")
+def _stack(grid: Grid) -> str:
+    if grid.stack == POSITIONS:
+        return titled(grid.model, "by position") if grid.model else "By position"
+    return titled(grid.model, f"{grid.stack}.{{layer}}".lstrip("."))
 
 
 def _histograms(layers: Layers) -> str:

@@ -159,7 +159,7 @@ def _heatmaps(band: Any, grids: list[Grid]) -> None:
         axes.set_xticks(range(len(grid.columns)), map(_short, grid.columns), rotation=90)
         axes.tick_params(length=0)
         axes.set(title=f"RMS of {_safe(grid.kind)}")
-        axes.set_ylabel(_safe(grid.stack) or "number")
+        axes.set_ylabel(_safe(grid.title) or "number")
 
 
 def _histograms(band: Any, layers: Layers) -> None:

@@ -60,7 +60,7 @@ def _label(grid: Grid, scale: LogScale | None) -> str:
     if scale is not None:
         span = f"scale of RMS from {from_log(scale.low)} to {from_log(scale.high)}"
     return (
-        f"Heat map of {grid.kind} in {grid.stack or 'all parameters'}: "
+        f"Heat map of {grid.kind} in {grid.title or 'all parameters'}: "
         f"{count(len(grid.rows), 'row')} of layers, {count(len(grid.columns), 'column')}, {span}"
     )
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,33 @@ def test_statistics_of_each(
     assert titles == ["  h.0.weight", "  h.0.bias", "  h.1.weight", "  h.1.bias"]
     assert "norm" in out
     assert max(map(len, out.splitlines())) <= 120
+
+
+def test_statistics_in_a_narrow_window(
+    liontool: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exponents have a line of their own where they would stick out."""
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = liontool("inspect", str(checkpoint), "--stats", "--filter", "h.*")
+    assert code == 0
+    assert max(map(len, out.splitlines()[1:])) <= 60
+    after = [b for a, b in pairwise(out.splitlines()) if a.startswith("    weight ")]
+    assert after
+    assert all(line.startswith("      exponents ") for line in after)
+
+
+@pytest.mark.parametrize("each", [(), ("--tensors",)], ids=["templates", "each"])
+def test_statistics_of_two_models(liontool: Run, tmp_path: Path, each: tuple[str, ...]) -> None:
+    """Parameters of the same name in two models have rows of their own."""
+    weights = {"h.0.w": torch.ones(2), "h.1.w": torch.ones(2)}
+    models = {"G": weights, "D": {name: 9 * w for name, w in weights.items()}}
+    torch.save(models, tmp_path / "gan.pt")
+    code, out, _ = liontool("inspect", str(tmp_path / "gan.pt"), "--stats", *each)
+    assert code == 0
+    lines = out.splitlines()
+    for title, size in ((f"G: h.{0 if each else '{0-1}'}.w", "1"), ("D: h.", "9")):
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"  {title}"))
+        assert lines[at + 1].split()[:2] == ["weight", size]
 
 
 @pytest.mark.parametrize("option", ["--tensors", "--stats"])

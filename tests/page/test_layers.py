@@ -64,5 +64,25 @@ def test_many_stacks_and_parameters_are_counted() -> None:
     stacks = [tensor(f"stack_{index}.0.w") for index in range(9)]
     outside = [tensor(f"name_{index}") for index in range(90)]
     found = by_layer(statistics([*stacks, *outside]))
-    assert (len(found.grids), found.hidden_stacks) == (3, 6)
+    assert (len(found.grids), found.hidden_stacks) == (6, 3)
     assert (len(found.outside), found.hidden_outside) == (40, 50)
+
+
+def test_models_stay_apart() -> None:
+    """Of two models with the same names each has its own grid, rows and outside parameters."""
+    kinds = ("weight", "exp_avg")
+    found = by_layer(
+        statistics(
+            tensor(name, kind, values(rms), model=model)
+            for model, rms in (("G", 0.8), ("D", 8e5))
+            for name in ("h.0.w", "w")
+            for kind in kinds
+        )
+    )
+    cells = [(grid.title, grid.kind, grid.cells[0, 0].rms) for grid in found.grids]
+    assert cells == [(f"{m}: h", k, r) for m, r in (("G", 0.8), ("D", 8e5)) for k in kinds]
+    assert [(one.name, one.kinds["exp_avg"].rms) for one in found.outside] == [
+        ("G: w", 0.8),
+        ("D: w", 8e5),
+    ]
+    assert [name for name, _ in found.rows("exp_avg")] == ["G: h 0", "D: h 0"]

@@ -35,7 +35,7 @@ def values(rms: float = 0.02, **changes: Any) -> ValueSummary:
 
 
 def tensor(
-    parameter: str, kind: str = "weight", found: ValueSummary | None = None
+    parameter: str, kind: str = "weight", found: ValueSummary | None = None, **changes: Any
 ) -> TensorStatistics:
     """One tensor of a parameter."""
     is_weight = kind == "weight"
@@ -43,7 +43,7 @@ def tensor(
     role = "weight" if is_weight else "state"
     shape, count = (10, 10), found if found is not None else values()
     return TensorStatistics(
-        name, name, role, kind, parameter, 0, 0, "float32", shape, None, count
+        name, name, role, kind, parameter, 0, 0, "float32", shape, None, count, **changes
     )  # fmt: skip
 
 
