@@ -238,6 +238,25 @@ def test_a_file_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.Mo
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 
+def test_half_a_header_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk fails in the middle of a header, the old one is put back over the half."""
+    path = make(tmp_path)
+    before, real, calls = path.read_bytes(), SYSTEM.pwrite, []
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        calls.append(offset)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "I/O error")
+        length = len(data) // 2 if len(calls) == 1 else len(data)
+        return real(fd, data[:length], offset)
+
+    monkeypatch.setattr(SYSTEM, "pwrite", pwrite)
+    with pytest.raises(PublishError, match="its header cannot be written: I/O error"):
+        edit(path, "new" * 3)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
 def test_a_record_that_cannot_be_removed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
