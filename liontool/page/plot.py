@@ -17,10 +17,12 @@ from liontool.page.exponents import common
 from liontool.page.layers import Grid, Layers, by_layer
 from liontool.page.markup import cut
 from liontool.page.scales import LogScale, from_log
+from liontool.page.svg_heatmap import is_bad
 
 SUFFIXES = (".png", ".svg")
 _COLORS = ("#0b57b8", "#b35900", "#1a7f4b", "#a3268f", "#6b5bd2", "#57606a")
 _MAP = "viridis"
+_BAD = "#c2185b"
 _PANEL = 4.6
 _MOST_PANELS = 4  # kinds, from left to right
 _STYLE: Any = {
@@ -145,8 +147,7 @@ def _heatmaps(band: Any, grids: list[Grid]) -> None:
     for axes, grid in zip(panels, grids, strict=True):
         values = np.full((len(grid.rows), max(1, len(grid.columns))), np.nan)
         for place, one in grid.cells.items():
-            values[place] = np.log10(one.rms) if one.rms else np.nan
-        values[np.isinf(values)] = np.nan
+            values[place] = np.log10(one.rms) if one.rms and not is_bad(one) else np.nan
         scale = LogScale.over(one.rms for one in grid.cells.values())
         limits = {"vmin": scale.low, "vmax": scale.high} if scale else {}
         image = axes.imshow(values, cmap=_MAP, aspect="auto", interpolation="none", **limits)
@@ -154,12 +155,24 @@ def _heatmaps(band: Any, grids: list[Grid]) -> None:
             words = FuncFormatter(lambda power, _: from_log(power))
             places = MaxNLocator(6, steps=[1, 2, 5, 10])
             band.colorbar(image, ax=axes, shrink=0.8, format=words, ticks=places)
+        _mark(axes, [place for place, one in grid.cells.items() if is_bad(one)])
         every = max(1, len(grid.rows) // 16)
         axes.set_yticks(range(0, len(grid.rows), every), grid.rows[::every])
         axes.set_xticks(range(len(grid.columns)), map(_short, grid.columns), rotation=90)
         axes.tick_params(length=0)
         axes.set(title=f"RMS of {_safe(grid.kind)}")
         axes.set_ylabel(_safe(grid.title) or "number")
+
+
+def _mark(axes: Any, places: list[tuple[int, int]]) -> None:
+    """Red cells where values are not finite, as on the page, and a word for them."""
+    from matplotlib.patches import Rectangle
+
+    for row, column in places:
+        corner = (column - 0.5, row - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, color=_BAD, linewidth=0, gid="bad"))
+    if places:
+        axes.text(1, 1.01, "red: not finite", color=_BAD, ha="right", transform=axes.transAxes)
 
 
 def _histograms(band: Any, layers: Layers) -> None:

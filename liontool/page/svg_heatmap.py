@@ -44,6 +44,11 @@ def picture(grid: Grid) -> str:
     return svg(_WIDTH, height, _label(grid, scale), parts) + legend(scale)
 
 
+def is_bad(values: ValueSummary) -> bool:
+    """Whether a cell has a mark instead of a color: values that are not finite, or their RMS."""
+    return bool(values.nan or values.infinite or values.rms == inf)
+
+
 def legend(scale: LogScale | None) -> str:
     """The colours from the least to the largest value."""
     if scale is None:
@@ -94,7 +99,7 @@ def _cells(grid: Grid, scale: LogScale | None, at: _Place) -> Iterator[str]:
 
 
 def _style(values: ValueSummary, scale: LogScale | None) -> str:
-    if values.nan or values.infinite or values.rms == inf:
+    if is_bad(values):
         return "bad"
     if not values.rms or scale is None:
         return "none"

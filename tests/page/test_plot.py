@@ -67,6 +67,17 @@ def test_numbers_that_cannot_be_drawn() -> None:
     assert plot.draw(with_curve(odd_rates()), extremes(), "png").startswith(PNG)
 
 
+def test_cells_that_are_not_finite_are_marked() -> None:
+    """Cells with NaN, infinities, or an RMS beyond float64 are red, as on the page; others not."""
+    pytest.importorskip("matplotlib")
+    bad = [values(nan=1), values(infinite=2), values(float("inf")), values(), values(0.0)]
+    found = statistics(tensor(f"h.{layer}.w", found=one) for layer, one in enumerate(bad))
+    content = plot.draw(summary(), found, "svg")
+    assert content.count(b'id="bad"') == 3
+    clean = plot.draw(summary(), network(2, ["w"]), "svg")
+    assert b'id="bad"' not in clean
+
+
 def test_nothing_to_draw() -> None:
     """A checkpoint with neither schedule nor values is refused."""
     pytest.importorskip("matplotlib")
