@@ -87,7 +87,7 @@ def legacy_findings(path: Path, file: str) -> Iterator[Finding]:
         for _ in range(3):  # magic number, version, system
             pickles.value(pickles.next()[0])
         root, _ = pickles.next()
-        keys = pickles.value(pickles.next()[0])
+        keys = pickles.keys()
     except TruncatedError as error:
         yield Finding("cut-short", at(file), without_path(error, path))
         return
@@ -97,9 +97,11 @@ def legacy_findings(path: Path, file: str) -> Iterator[Finding]:
     yield from _legacy_storages(keys, root, pickles, file)
 
 
-def _legacy_storages(keys: Value, root: Node, pickles: Pickles, file: str) -> Iterator[Finding]:
+def _legacy_storages(
+    keys: Sequence[str | int] | None, root: Node, pickles: Pickles, file: str
+) -> Iterator[Finding]:
     """Storages that are listed, against those that are there and those that are used."""
-    if not isinstance(keys, Sequence) or not all(isinstance(key, (str, int)) for key in keys):
+    if keys is None:
         yield Finding("storage-list", at(file), "the list of storages is none")
         return
     sizes = _item_sizes(root)

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 from liontool.checkpoint.copying import Literal, Piece, Raw, of_tensor
 from liontool.checkpoint.document import Edit, Span, Storage, TensorRef, Value
+from liontool.checkpoint.formats.pickle_content import items, kind_of
 from liontool.checkpoint.formats.pickle_emit import emit
 from liontool.checkpoint.formats.pickle_encode import encode, storage_id
-from liontool.checkpoint.formats.pickle_nodes import Node
+from liontool.checkpoint.formats.pickle_nodes import Atom, Composite, Node, resolve
 from liontool.checkpoint.formats.pickle_parse import PickleLimits, parse, protocol_of
 from liontool.checkpoint.formats.pickle_tensors import check_count, item_size, persistent_values
 from liontool.checkpoint.formats.pickle_tree import Tree, collect_storages
@@ -51,7 +52,7 @@ class TorchLegacyDocument:
         self._head = Span(path, 0, pickles.offset)
         root, self._protocol = pickles.next()
         start = pickles.offset
-        keys = pickles.value(pickles.next()[0])
+        keys = pickles.keys()
         self.overhead = pickles.offset
         self._keys = Span(path, start, pickles.offset - start)
         self._storages = _storages(keys, _item_sizes(root, path), pickles)
@@ -150,6 +151,19 @@ class Pickles:
                 self.offset += used
                 return root, protocol_of(data)
 
+    def keys(self) -> list[str | int] | None:
+        """What the next pickle lists; None if it is no list of strings or integers.
+
+        Without a Tree, whose views hold each other: there may be hundreds of thousands.
+        """
+        root, _ = self.next()
+        if not isinstance(root, Composite) or kind_of(root) not in ("list", "tuple"):
+            return None
+        nodes = [resolve(slot.value) for slot in items(root)]
+        found = [node.value for node in nodes if isinstance(node, Atom)]
+        good = len(found) == len(nodes) and all(isinstance(key, (str, int)) for key in found)
+        return found if good else None
+
     def value(self, root: Node) -> Value:
         """A pickle without storages as a plain value."""
         return Tree(root, self._no_storage, str(self.path)).value
@@ -168,10 +182,12 @@ def _read_head(pickles: Pickles) -> bool:
     return not isinstance(system, Mapping) or bool(system.get("little_endian", True))
 
 
-def _storages(keys: Value, sizes: Mapping[Value, int], pickles: Pickles) -> dict[Value, Storage]:
+def _storages(
+    keys: Sequence[str | int] | None, sizes: Mapping[Value, int], pickles: Pickles
+) -> dict[Value, Storage]:
     """Storages by key in the order of the file, each after its count."""
     path, end = pickles.path, pickles.offset
-    if not isinstance(keys, Sequence) or not all(isinstance(key, (str, int)) for key in keys):
+    if keys is None:
         raise FormatError(f"{path}: the list of storages is none")
     found: dict[Value, Storage] = {}
     for key in keys:
