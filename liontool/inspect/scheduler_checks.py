@@ -11,6 +11,7 @@ from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler
 from liontool.inspect.findings import Finding
 from liontool.inspect.lr_curve import Curve, remaining
 from liontool.inspect.schedules.course import CODE, FAILS, STAYS
+from liontool.inspect.schedules.trainer import Factor
 
 _RATE_LISTS = ("base_lrs", "_last_lr", "max_lrs", "min_lrs", "lr_lambdas", "_init_lrs")
 _OWN_BASES = ("CyclicLR", "OneCycleLR")
@@ -21,12 +22,15 @@ _NEAR = 1e-6
 Rates = Sequence[float | None]
 
 
-def scheduler_findings(optimizer: Optimizer, are_others: bool = False) -> Iterator[Finding]:
+def scheduler_findings(
+    optimizer: Optimizer, are_others: bool = False, factor: tuple[Factor, int] | None = None
+) -> Iterator[Finding]:
     """What does not fit between one optimizer and its schedulers.
 
     Args:
         optimizer: As it was saved, with its schedulers.
         are_others: Whether the file has schedulers that may be its own.
+        factor: What a framework's code makes of a step, and its last step: for a LambdaLR.
     """
     initial = [number(group.fields.get("initial_lr")) for group in optimizer.groups]
     rates = [number(group.fields.get("lr")) for group in optimizer.groups]
@@ -41,7 +45,7 @@ def scheduler_findings(optimizer: Optimizer, are_others: bool = False) -> Iterat
     yield from _base_lrs(every, initial)
     yield from _last_lr(optimizer.schedulers, rates)
     for scheduler in optimizer.schedulers:
-        yield from _curve(scheduler, optimizer, rates)
+        yield from _curve(scheduler, remaining(scheduler, optimizer.groups, factor), rates)
 
 
 def loose_findings(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -120,13 +124,12 @@ def _differing(noted: Value, found: Rates) -> str:
     return ""
 
 
-def _curve(scheduler: Scheduler, optimizer: Optimizer, rates: Rates) -> Iterator[Finding]:
+def _curve(scheduler: Scheduler, curve: Curve, rates: Rates) -> Iterator[Finding]:
     where, kind = name_of(scheduler), kind_of(scheduler)
     if kind is None or kind.name in _OUTSIDE:
         text = "the learning rate is not in its state: the script or a configuration sets it"
         yield Finding("lr-outside", where, text)
         return
-    curve = remaining(scheduler, optimizer.groups)
     if curve.reason is not None:
         yield Finding("scheduler-field", where, f"what it will do cannot be told: {curve.reason}")
     elif curve.then == CODE:
@@ -141,7 +144,9 @@ def _curve(scheduler: Scheduler, optimizer: Optimizer, rates: Rates) -> Iterator
 
 def _over(curve: Curve, rates: Rates) -> str:
     if curve.span == 0 and curve.then == FAILS:
-        return "it is at its last step, and torch raises an error if it is stepped much further"
+        if any(one.next_rate is not None for one in curve.curves):
+            return "it can be stepped once more, then torch raises an error"
+        return "it is at its last step: torch raises an error if it is stepped"
     if curve.span == 0 and curve.then == STAYS and curve.position and not any(rates):
         return "it has come to its end, and the learning rate stays 0: nothing will be learned"
     return ""

@@ -22,7 +22,7 @@ from liontool.inspect.listing import TENSOR_FILES
 from liontool.inspect.lr_curve import Curve, remaining
 from liontool.inspect.opening import opened
 from liontool.inspect.resume_outlook import outlook
-from liontool.inspect.schedules.trainer import trainer_factor
+from liontool.inspect.schedules.trainer import factor_of
 from liontool.states import MOMENT, recognise
 
 SCHEMA = 2
@@ -228,8 +228,7 @@ def _optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> OptimizerSummary
         (group.fields for group in optimizer.groups), (slot.state.keys() for slot in slots.values())
     )
     moments = [slot.state[MOMENT] for slot in slots.values() if MOMENT in slot.state]
-    is_trainer = checkpoint.framework == "hf-trainer"
-    factor = trainer_factor(checkpoint.facts) if is_trainer else None
+    factor = factor_of(checkpoint)
     curves = [remaining(one, optimizer.groups, factor) for one in optimizer.schedulers]
     lion = sum(moment.nbytes for moment in moments if isinstance(moment, TensorRef))
     return OptimizerSummary(

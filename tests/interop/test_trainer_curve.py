@@ -66,3 +66,14 @@ def test_curve_of_a_run(kind: str, tmp_path: Path) -> None:
         used = [seen.rates[trainer.SAVED_AT + step][one.groups[0]] for step in one.steps[:-1]]
         assert list(one.rates[:-1]) == pytest.approx(used, rel=1e-9)
     assert any("TrainingArguments'" in sentence for sentence in optimizer.resume)
+    assert not any("is code" in finding.text for finding in summarise(checkpoint).findings)
+
+
+def test_end_of_a_run(tmp_path: Path) -> None:
+    """Where the run has come to its end that is a finding, and no curve is spoken of."""
+    trainer.train_adamw(tmp_path, **trainer.SCHEDULES["linear"])
+    summary = summarise(max(tmp_path.glob("checkpoint-*"), key=lambda p: int(p.name[11:])))
+    assert "schedule-over" in {finding.id for finding in summary.findings}
+    (optimizer,) = summary.optimizers
+    assert any("is at its end: lr stays 0" in sentence for sentence in optimizer.resume)
+    assert not any("curve" in sentence for sentence in optimizer.resume)

@@ -9,7 +9,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from liontool.checkpoint.model import Checkpoint
+
 Factor = Callable[[int], float]
+
+
+def factor_of(checkpoint: Checkpoint) -> tuple[Factor, int] | None:
+    """What is known of the code behind a checkpoint's LambdaLR: where Trainer wrote it."""
+    return trainer_factor(checkpoint.facts) if checkpoint.framework == "hf-trainer" else None
 
 
 def trainer_factor(facts: Mapping[str, Any]) -> tuple[Factor, int] | None:
