@@ -44,7 +44,8 @@ def literal(text: str) -> Any:
 def _one(text: str) -> Any:
     if text.lower() in _NAMED:
         return _NAMED[text.lower()]
-    for kind in (int, float):
+    # Python also reads 1_000 and the digits of other scripts, which are slips here.
+    for kind in (int, float) if text.isascii() and "_" not in text else ():
         try:
             found = kind(text)
         except ValueError:

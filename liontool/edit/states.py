@@ -131,7 +131,8 @@ def _cast_blocks(where: str, tensor: TensorRef, dtype: str) -> Iterator[bytes]:
         lost = np.isinf(encoding.decoded(data, dtype)) & np.isfinite(block)
         if lost.any():
             largest = float(np.abs(block[lost]).max())
-            raise EditError(f"{where} has {largest:g}, which {dtype} cannot hold; take bf16")
+            way_out = "take bf16" if dtype == "float16" else "leave it as it is"
+            raise EditError(f"{where} has {largest:g}, which {dtype} cannot hold; {way_out}")
         yield data
 
 

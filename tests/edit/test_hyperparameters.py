@@ -92,6 +92,8 @@ def test_no_words(run, word, text):
         ("groups.2.lr=1", "'groups.2.lr=1': there is no group 2; there is group 0 to 1"),
         ("lr=fast", "lr takes a number such as 3e-5, or a factor such as x0.5"),
         ("lr=true", "lr takes a number"),
+        ("lr=1_000", "lr takes a number"),
+        ("lr=\u0663", "lr takes a number"),
         ("lr=-1e-3", "lr must be a finite number and not negative, got -0.001"),
         ("lr=0", "a learning rate of 0 would leave nothing of the schedule to come back to"),
         ("initial_lr=1", "initial_lr is not set by itself: .* lr= sets that"),

@@ -75,6 +75,13 @@ def test_too_large(run):
     assert str(states(report.output)[0]["exp_avg"].tolist()) == "[1.0, inf, nan]"
 
 
+def test_too_large_of_a_wider_type(run):
+    """float64 holds what no other type does: that too is found before anything is written."""
+    replaced(run, exp_avg=torch.tensor([1.0, 1e39, 2.0], dtype=torch.float64))
+    with pytest.raises(EditError, match=r"has 1e\+39, which bfloat16 cannot hold; leave it as it"):
+        edit_checkpoint(run, ["exp_avg:bf16"], dry_run=True)
+
+
 def test_zeros(run):
     """With a pattern of parameters only theirs."""
     report = edit_checkpoint(run, ["exp_avg:zeros@layers.*"])
