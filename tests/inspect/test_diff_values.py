@@ -252,6 +252,31 @@ def test_complex(pair: Pair) -> None:
     assert found.sums.relative_l2 == pytest.approx(0.5 / np.linalg.norm(a.numpy()), rel=1e-6)
 
 
+def test_complex_in_several_parts(pair: Pair, step: None) -> None:
+    """The index is the number's in every block of every part, whose elements are two floats."""
+    a = torch.complex(noise(30, 8), noise(30, 8, seed=1))
+    for place in ((0, 1), (7, 3), (16, 5), (29, 7)):
+        b = a.clone()
+        b[place] += 0.5j
+        found = compare(*pair(a, b), EXACT)
+        assert (found.index, found.differing) == (place, 1)
+
+
+def test_nonfinite_of_equal_blocks(pair: Pair, step: None) -> None:
+    """Where equal blocks are summed too, their NaN are counted on both sides and differ nowhere."""
+    a = noise(300)
+    a[3], a[4], a[80] = math.nan, math.inf, -math.inf
+    b = a.clone()
+    b[299] += 1
+    found = compare(*pair(a, b), EXACT, signs=True)
+    assert (found.nonfinite_a, found.nonfinite_b, found.nonfinite_differing) == (3, 3, 0)
+    assert (found.differing, found.index) == (1, (299,))
+    assert found.sums is not None
+    x, y = (wide(t)[np.isfinite(wide(a))] for t in (a, b))
+    assert found.sums.relative_l2 == pytest.approx(np.linalg.norm(x - y) / np.linalg.norm(x))
+    assert found.sums.judged == 297
+
+
 def test_eight_bits(pair: Pair) -> None:
     """8-bit floats are decoded."""
     a = noise(300).to(torch.float8_e4m3fn)
