@@ -90,6 +90,19 @@ def test_verify_many_tensors(many: Path) -> None:
     assert 0 < peak("verify", many, "--code") < allowed(many)
 
 
+def test_diff_many_tensors(many: Path, tmp_path: Path) -> None:
+    """`diff` looks at two files, which may take twice the headers."""
+    copy = tmp_path / "copy.ckpt"
+    copy.write_bytes(many.read_bytes())
+    assert 0 < peak("diff", many, copy) < 2 * allowed(many) - 64_000_000
+
+
+def test_edit_many_tensors(many: Path, tmp_path: Path) -> None:
+    """`edit` too, where it changes a value and takes thousands of tensors out."""
+    words = ("lr=x0.5", "drop:*exp_avg_sq")
+    assert 0 < peak("edit", many, *words, "-o", tmp_path / "out.ckpt") < allowed(many)
+
+
 def test_convert_huge_file(huge: Path, tmp_path: Path) -> None:
     """The size of the tensors does not matter; holes stay holes."""
     assert huge.stat().st_size > HUGE
