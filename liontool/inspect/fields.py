@@ -24,6 +24,8 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 _STATEMENT = re.compile(r"\s*(.*?)\s*(<=|>=|==|!=|<|>)\s*(.*?)\s*")
 _MOST_NAMED = 30
+_NUMBERS = ("nan", "inf", "-inf")
+_CONSTANTS = {"True": True, "False": False, "None": None}
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,9 @@ def _unknown(key: str, path: str, items: Mapping[str, Any]) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """A bound: JSON, a number as Python spells it, or else a word."""
+    """A bound: JSON, a number or a constant as Python spells it, or else a word."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     for read in (json.loads, float):
         try:
             return read(text)
@@ -212,6 +216,8 @@ def _parsed(text: str) -> Any:
 
 def _compared(path: str, value: Any, name: str, bound: Any) -> bool:
     value, bound = json_value(value), json_value(bound)
+    if isinstance(value, bool | None) and isinstance(bound, str) and bound not in _NUMBERS:
+        raise ValueError(f"{path} is {_shown(value)}, no word: compare it with true, false or null")
     if name in ("==", "!="):
         return _OPERATORS[name](_number(value), _number(bound))
     pair = _number(value), _number(bound)
@@ -225,7 +231,7 @@ def _compared(path: str, value: Any, name: str, bound: Any) -> bool:
 
 def _number(value: Any) -> Any:
     """NaN and infinities, which JSON spells as words, as numbers again."""
-    return float(value) if value in ("nan", "inf", "-inf") else value
+    return float(value) if value in _NUMBERS else value
 
 
 def _shown(value: Any) -> str:

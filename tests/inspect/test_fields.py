@@ -75,6 +75,14 @@ def test_several_optimizers(tmp_path: Path) -> None:
         ("groups.*.weight_decay > 0", False),
         ("groups.0.betas == [0.9, 0.999]", True),
         ("groups.0.amsgrad == false", True),
+        ("groups.0.amsgrad == False", True),
+        ("groups.0.amsgrad != False", False),
+        ("groups.0.amsgrad == True", False),
+        ("groups.0.amsgrad != true", True),
+        ("groups.0.foreach == None", True),
+        ("groups.0.foreach != None", False),
+        ("groups.0.foreach != null", False),
+        ("groups.0.lr != None", True),
         ("framework == plain", True),
         ("framework != 'plain'", False),
         ("optimizers.0.kind >= Adam", True),
@@ -105,3 +113,33 @@ def test_no_order(run: Path, text: str) -> None:
     """What cannot be compared is neither true nor false."""
     with pytest.raises(ValueError, match=r"has no order beside .*: use == or !="):
         FieldReader(run).check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "groups.0.amsgrad != no",
+            r"^groups\.0\.amsgrad is false, no word: compare it with true, f",
+        ),
+        ("groups.*.amsgrad == FALSE", r"^groups\.0\.amsgrad is false, no word"),
+        ("groups.0.foreach != none", r"^groups\.0\.foreach is null, no word: .* or null$"),
+        ("groups.0.foreach < high", r"^groups\.0\.foreach is null, no word"),
+    ],
+)
+def test_words_beside_truth_values(run: Path, text: str, message: str) -> None:
+    """A word beside a truth value or null is a slip, and no answer."""
+    with pytest.raises(ValueError, match=message):
+        FieldReader(run).check(text)
+
+
+def test_the_longest_name_is_taken_first(tmp_path: Path) -> None:
+    """A name with dots is meant before a path through a shorter one."""
+    state = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))]).state_dict()
+    state["param_groups"][0].update({"h": {"0.lr": 1, "0": {"lr": 2}}, "h.0": {"lr": 3}})
+    torch.save(state, tmp_path / "a.pt")
+    reader = FieldReader(tmp_path / "a.pt")
+    assert reader.value("groups.0.h.0.lr") == 3
+    state["param_groups"][0].pop("h.0")
+    torch.save(state, tmp_path / "a.pt")
+    assert FieldReader(tmp_path / "a.pt").value("groups.0.h.0.lr") == 1

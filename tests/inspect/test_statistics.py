@@ -132,3 +132,31 @@ def test_json(found: Statistics) -> None:
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert document["schema"] == 1
     assert document["groups"][0]["kinds"]["weight"]["count"] == 216
+
+
+def test_stale_counts_all_tensors(tmp_path: Path) -> None:
+    """What says nothing of updates for being still is what a share of still elements is about."""
+    params = [torch.nn.Parameter(torch.ones(300)), torch.nn.Parameter(torch.ones(100))]
+    optimizer = torch.optim.AdamW(params)
+    for _ in range(3):
+        params[0].grad, params[1].grad = torch.ones(300), torch.zeros(100)
+        optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "a.pt")
+    (group,) = statistics(tmp_path / "a.pt").groups
+    assert group.updates is not None
+    assert (group.updates.tensors, group.updates.telling) == (2, 1)
+    assert group.updates.zero == pytest.approx(0.25)
+    assert group.updates.stale == pytest.approx(0.25)
+
+
+def test_a_weight_of_two_optimizers(tmp_path: Path) -> None:
+    """A weight that several optimizers could mean is counted for the first."""
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizers = [torch.optim.AdamW([param]) for _ in range(2)]
+    param.grad = torch.ones(3)
+    for optimizer in optimizers:
+        optimizer.step()
+    a, b = (optimizer.state_dict() for optimizer in optimizers)
+    torch.save({"model": {"w": param.data}, "a": a, "b": b}, tmp_path / "a.pt")
+    (weight,) = (one for one in statistics(tmp_path / "a.pt").tensors if one.role == "weight")
+    assert (weight.optimizer, weight.group) == (0, 0)
