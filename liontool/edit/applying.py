@@ -8,6 +8,7 @@ from typing import Any
 
 from liontool.checkpoint.document import Edit
 from liontool.checkpoint.frameworks import Framework
+from liontool.edit.consequences import check_next_step
 from liontool.edit.draft import Draft
 from liontool.edit.hyperparameters import change
 from liontool.edit.names import attach
@@ -58,7 +59,8 @@ def edited(before: Draft, lens: Framework | None, words: Sequence[Word]) -> Edit
         words: From `words.parse`.
 
     Raises:
-        EditError: Words do not fit the checkpoint; the message names all that do not.
+        EditError: Words do not fit the checkpoint, and the message names all that do not; or the
+            optimizer would fail with what they do.
     """
     after = before
     faults: list[tuple[Word, LiontoolError]] = []
@@ -71,4 +73,5 @@ def edited(before: Draft, lens: Framework | None, words: Sequence[Word]) -> Edit
             faults.append((word, EditError("a value is nested too deeply, or in itself")))
     if faults:
         raise EditError("; ".join(f"'{word.text}': {error}" for word, error in faults))
+    check_next_step(before, after)
     return Edited(before, after, tuple(plan(before, after, lens)))
