@@ -10,8 +10,15 @@ from liontool.checkpoint.source import Source
 from liontool.errors import ReadError
 
 
-def readable(source: Source, suffixes: tuple[str, ...]) -> Iterator[Document]:
+def readable(
+    source: Source, suffixes: tuple[str, ...], unread: list[str] | None = None
+) -> Iterator[Document]:
     """The one file of a source; of a folder all that end so, but for those that cannot be read.
+
+    Args:
+        source: A file or a folder.
+        suffixes: How the files of a folder end that are wanted.
+        unread: Gets a sentence for each that is left out.
 
     Raises:
         ReadError: The source is one file, and it cannot be read.
@@ -23,7 +30,9 @@ def readable(source: Source, suffixes: tuple[str, ...]) -> Iterator[Document]:
         if name.endswith(suffixes):
             try:
                 document = whole(source, name)
-            except ReadError:
+            except ReadError as error:
+                if unread is not None:
+                    unread.append(str(error))
                 continue
             yield document
 

@@ -134,6 +134,7 @@ def _tensors(
     found = list_tensors(Path(path), framework, filters, order)
     if filters:
         print(tensors_view.scope(found.matched, found.total), file=sys.stderr)
+    tensors_view.warn(found.unread)
     if as_json:
         from liontool.cli import json_output
 

@@ -34,6 +34,12 @@ def scope(matched: int, total: int) -> str:
     return f"matched {matched:,} of {wording.count(total, 'tensor')}"
 
 
+def warn(unread: Iterable[str]) -> None:
+    """Say on stderr which files are left out."""
+    for sentence in unread:
+        print(f"liontool: warning: left out: {safe(sentence)}", file=sys.stderr)
+
+
 def shape(sizes: Sequence[int]) -> str:
     """ "[768, 2304]"; a tensor without dimensions has "[]"."""
     return f"[{', '.join(map(str, sizes))}]"

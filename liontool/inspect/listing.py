@@ -44,11 +44,16 @@ class Item:
     group: int | None = None
 
 
-def listed(opened: Opened) -> tuple[Item, ...]:
-    """All tensors in the order of the files, each once."""
+def listed(opened: Opened, unread: list[str] | None = None) -> tuple[Item, ...]:
+    """All tensors in the order of the files, each once.
+
+    Args:
+        opened: The checkpoint.
+        unread: Gets a sentence for each file of a folder that cannot be read, and is left out.
+    """
     states = _states(opened.checkpoint)
     found: dict[int, Item] = {}
-    for document in documents(opened.source):
+    for document in documents(opened.source, unread):
         names = _weight_names(document)
         for path, tensor in tensors(document.tree):
             label = ".".join(part for part in (document.name, *map(str, path)) if part)
@@ -63,9 +68,9 @@ def listed(opened: Opened) -> tuple[Item, ...]:
     return tuple(found.values())
 
 
-def documents(source: Source) -> Iterator[Document]:
-    """The files that can hold tensors; one of a folder that cannot be read is left out."""
-    return readable(source, TENSOR_FILES)
+def documents(source: Source, unread: list[str] | None = None) -> Iterator[Document]:
+    """The files that can hold tensors; see `readable`."""
+    return readable(source, TENSOR_FILES, unread)
 
 
 def _states(checkpoint: Checkpoint | None) -> dict[int, Item]:

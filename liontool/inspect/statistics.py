@@ -114,6 +114,7 @@ class Statistics:
         tensors: Each of them, in the order of the files.
         kinds: All of a kind together: "weight", "exp_avg", ..., "other".
         groups: The parameter groups that any of them belong to.
+        unread: A sentence for each file of a folder that cannot be read, and is left out.
     """
 
     path: str
@@ -123,6 +124,7 @@ class Statistics:
     tensors: tuple[TensorStatistics, ...]
     kinds: Mapping[str, ValueSummary]
     groups: tuple[GroupStatistics, ...]
+    unread: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The same in the types of JSON, with the version of the schema first."""
@@ -152,7 +154,8 @@ def statistics(
         ValueError: A filter is empty.
     """
     look = opened(path, framework)
-    fits, every = matcher(filters), listed(look)
+    unread: list[str] = []
+    fits, every = matcher(filters), listed(look, unread)
     chosen = [item for item in every if fits(item.name) or fits(item.label)]
     sharing = shared(chosen)
     found = measured(look.checkpoint, chosen, sharing, progress)
@@ -167,6 +170,7 @@ def statistics(
         tensors=tensors,
         kinds=_by_kind(counted),
         groups=tuple(_groups(look, counted, found)),
+        unread=tuple(unread),
     )
 
 

@@ -69,6 +69,7 @@ class TensorList:
         elements: Of the listed ones; those that share their bytes count once.
         bytes: Likewise.
         tensors: In the order asked for.
+        unread: A sentence for each file of a folder that cannot be read, and is left out.
     """
 
     path: str
@@ -77,6 +78,7 @@ class TensorList:
     elements: int
     bytes: int
     tensors: tuple[TensorEntry, ...]
+    unread: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The same in the types of JSON, with the version of the schema first."""
@@ -107,7 +109,8 @@ def list_tensors(
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order '{order}', choose from: {', '.join(ORDERS)}")
-    fits, every = matcher(filters), listed(opened(path, framework))
+    unread: list[str] = []
+    fits, every = matcher(filters), listed(opened(path, framework), unread)
     chosen = [item for item in every if fits(item.name) or fits(item.label)]
     sharing = shared(chosen)
     entries = [_entry(item, sharing.get(id(item.tensor)), Path(path)) for item in chosen]
@@ -123,6 +126,7 @@ def list_tensors(
         elements=sum(entry.elements for entry in own),
         bytes=sum(entry.bytes for entry in own),
         tensors=tuple(entries),
+        unread=tuple(unread),
     )
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from liontool.cli import main
 from liontool.errors import FormatError
 from liontool.inspect.diff import diff
+from liontool.inspect.statistics import statistics
 from liontool.inspect.summary import summarise
 from liontool.inspect.tensors import list_tensors
 from liontool.inspect.verify import verify
@@ -32,6 +34,17 @@ def test_the_rest_is_listed(folder: Path) -> None:
     bad, good = sorted(summarise(folder).files, key=lambda file: file.problem is None)
     assert good.tensors == 2
     assert "reaches to element 3 of a storage that has 2" in str(bad.problem)
+
+
+def test_what_is_left_out_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists and sums without a file say so, on the screen and as JSON."""
+    for found in (list_tensors(folder), statistics(folder)):
+        (sentence,) = found.unread
+        assert "00002-of-00002.bin: tensor 'b.beyond' reaches to element 3" in sentence
+        assert found.to_dict()["unread"] == [sentence]
+    for option in ("--tensors", "--stats"):
+        assert main(["inspect", str(folder), option]) == 0
+        assert "liontool: warning: left out: " in capsys.readouterr().err
 
 
 def test_verify_finds_it(folder: Path) -> None:
