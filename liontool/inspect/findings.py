@@ -130,6 +130,8 @@ KINDS: Mapping[str, Kind] = {
     "field-differs": Kind(
         ERROR, "A group's or scheduler's field is not what the rule makes of it."
     ),
+    "value-differs": Kind(ERROR, "A value outside of optimizer and scheduler is not the source's."),
+    "file-differs": Kind(ERROR, "A file of the folder is gone, new, or not the source's."),
     "no-record": Kind(NOTE, "There is no record of a conversion, so that nothing can be proved."),
     "not-the-same": Kind(WARNING, "Without such a record: tensors differ, are missing or new."),
 }

@@ -10,20 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from liontool.checkpoint.document import TensorRef, Value
+from liontool.checkpoint.document import TensorRef, Value, tensors
 from liontool.checkpoint.header_hash import checkpoint_sha256
 from liontool.checkpoint.learning_rates import walk
-from liontool.checkpoint.model import Checkpoint, Optimizer, Slot
-from liontool.inspect.bytewise import identical
+from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler, Slot
+from liontool.inspect.bytewise import identical, is_zero
 from liontool.inspect.checksums import Advance
+from liontool.inspect.equality import differences
 from liontool.inspect.findings import ERROR, Finding
 from liontool.inspect.listing import STATE, Item, listed
 from liontool.inspect.opening import Opened
 from liontool.inspect.places import short
-from liontool.inspect.proof_fields import Fault, field_faults
+from liontool.inspect.proof_fields import Pair, field_faults
 from liontool.inspect.proof_momentum import Momentum, momentum_fault
+from liontool.inspect.proof_rest import Elsewhere, is_state_alone, rest, rewritten_places
 from liontool.inspect.record import Record, record_of
-from liontool.states import CORRECTIONS, MOMENT
+from liontool.states import CORRECTIONS, LIONS, MOMENT
 
 _SHOWN = 5
 
@@ -101,9 +103,11 @@ class _Pair:
     """Two checkpoints and what was found so far."""
 
     def __init__(self, ours: Opened, theirs: Opened, proof: Proof, advance: Advance) -> None:
+        self.ours = ours
         self.theirs = theirs
         self.proof = proof
         self.advance = advance
+        self.told: set[int] = set()
         self.left = _by_name(
             listed(ours), _prefix(ours.checkpoint, theirs.checkpoint, proof.record)
         )
@@ -135,34 +139,62 @@ class _Pair:
 
     def prove(self, record: Record, ours: Checkpoint, theirs: Checkpoint) -> None:
         """Everything that the record promises."""
-        converted = _converted(record, ours, theirs)
-        if converted is None:
+        pairs = _converted(record, ours, theirs)
+        if pairs is None:
             self.add("other-source", "", "the optimizers of the record are not in the source")
             return
-        self._check_source(record, theirs, [before for _, before, _ in converted])
-        changed = {
-            id(tensor) for _, before, _ in converted for tensor in _tensors_of_fields(before)
-        }
+        before = [pair.before for pair in pairs]
+        self._check_source(record, theirs, before)
+        self._tensors(pairs, record)
+        loose = ours.loose_schedulers
+        self._added((t for pair in pairs for t in _tensors_of_fields(pair.after, loose)), record)
+        for pair in pairs:
+            self._slots(pair, record)
+        if is_state_alone(self.ours, self.theirs) and ours.framework != "liontool-state":
+            # A state dict has no place for schedulers.
+            pairs = [replace(p, before=replace(p.before, schedulers=())) for p in pairs]
+            theirs = replace(theirs, loose_schedulers=())
+        faults, self.proof.fields = field_faults(pairs, ours, theirs, record)
+        for fault in faults:
+            self.add("field-differs", fault.where, fault.text)
+        elsewhere = Elsewhere(tuple(rewritten_places(theirs, before)), self.told)
+        self.proof.findings += rest(self.ours, self.theirs, elsewhere, self.advance)
+
+    def _tensors(self, pairs: Sequence[Pair], record: Record) -> None:
+        """Each tensor of the source: converted, gone, or as it was."""
+        loose = () if self.theirs.checkpoint is None else self.theirs.checkpoint.loose_schedulers
+        changed = {id(t) for pair in pairs for t in _tensors_of_fields(pair.before, loose)}
         slots = {
-            id(tensor): (after, before, slot)
-            for after, before, _ in converted
-            for slot in before.slots.values()
+            id(tensor): (pair.before, slot)
+            for pair in pairs
+            for slot in pair.before.slots.values()
             for _, tensor in slot.tensors()
         }
-        alone = not any(item.role != STATE for item in self.left.values())
+        alone = is_state_alone(self.ours, self.theirs)
         for name, item in self.right.items():
             if id(item.tensor) in slots:
-                _, before, slot = slots[id(item.tensor)]
+                before, slot = slots[id(item.tensor)]
                 self._state(name, item, record, before, slot)
             elif id(item.tensor) not in changed and not alone:
                 self._passthrough(name, item)
-        self._added([tensor for after, _, _ in converted for tensor in _tensors_of_fields(after)])
-        for after, before, ratio in converted:
-            if alone and not after.schedulers:  # a state dict has no place for them
-                before = replace(before, schedulers=())
-            faults, count = field_faults(after, before, ratio, record)
-            self.proof.fields += count
-            self._fields(faults)
+
+    def _slots(self, pair: Pair, record: Record) -> None:
+        """State that is no tensor, and parameters that only one of the two has."""
+        labels = pair.labels()
+        before = {labels[key]: slot for key, slot in pair.before.slots.items()}
+        for key, slot in pair.after.slots.items():
+            where = f"state.{slot.label}"
+            if key not in before:
+                self.add("state-kept", where, "is of no parameter of the source's state")
+                continue
+            old = before[key].state
+            for name, value in slot.state.items():
+                known = name in _kept(record) and name in old
+                if isinstance(value, TensorRef) or (
+                    known and next(differences(value, old[name]), None) is None
+                ):
+                    continue
+                self.add("state-kept", f"{where}.{name}", "is state that the rule does not make")
 
     def _check_source(self, record: Record, theirs: Checkpoint, before: list[Optimizer]) -> None:
         """The record knows the source by the hash of all that is no tensor."""
@@ -174,6 +206,7 @@ class _Pair:
     def _passthrough(self, name: str, item: Item) -> None:
         if name not in self.left:
             self.proof.missing.append(name)
+            self.told.add(id(item.tensor))
             self.add("tensor-missing", name, "is in the source and not here")
         elif not self._same(name, item):
             self.add("tensor-changed", name, "has other bytes, or another shape, than the source's")
@@ -185,7 +218,7 @@ class _Pair:
             self._momentum(name, item, here, record, before, slot)
         elif here is None:
             self.proof.dropped += 1
-        elif item.field != "step" or not self._same(name, item):
+        elif item.field not in _kept(record) or not self._same(name, item):
             self.add("state-kept", name, "is state that a Lion does not have")
 
     def _momentum(
@@ -214,19 +247,24 @@ class _Pair:
         else:
             self.proof.changed.append(name)
 
-    def _added(self, fields: Iterable[TensorRef]) -> None:
+    def _added(self, fields: Iterable[TensorRef], record: Record) -> None:
         """Tensors that only the result has: corrections are the one kind that a rule adds."""
         known = set(map(id, fields))
+        corrected = LIONS[record.package].kahan
         for name, item in self.left.items():
             if name in self.right or id(item.tensor) in known:
                 continue
             self.proof.added.append(name)
-            if item.field not in CORRECTIONS:
+            self.told.add(id(item.tensor))
+            if not corrected or item.field not in CORRECTIONS:
                 self.add("tensor-added", name, "is not in the source")
+            elif not is_zero(item.tensor, self.advance):
+                self.add("tensor-added", name, "is a correction that is not zero")
 
-    def _fields(self, faults: Sequence[Fault]) -> None:
-        for fault in faults:
-            self.add("field-differs", fault.where, fault.text)
+
+def _kept(record: Record) -> frozenset[str]:
+    """State that a Lion of the package has of the AdamW's."""
+    return frozenset({MOMENT, "step"} if LIONS[record.package].wants_step else {MOMENT})
 
 
 def _first(names: Sequence[str]) -> str:
@@ -256,28 +294,24 @@ def _prefix(ours: Checkpoint | None, theirs: Checkpoint | None, record: Record |
     return f"{next(iter(record.ratios))}." if one else ""
 
 
-_Converted = tuple[Optimizer, Optimizer, float]
-
-
-def _converted(record: Record, ours: Checkpoint, theirs: Checkpoint) -> list[_Converted] | None:
-    """After, before and ratio of each optimizer that was converted; None if one is not there."""
+def _converted(record: Record, ours: Checkpoint, theirs: Checkpoint) -> list[Pair] | None:
+    """Each optimizer that was converted; None if one is not there."""
     before = {optimizer.label: optimizer for optimizer in theirs.optimizers}
     after = {optimizer.label: optimizer for optimizer in ours.optimizers}
-    found: list[_Converted] = []
+    as_json = ours.framework == "liontool-state"
+    found: list[Pair] = []
     for label, ratio in record.ratios.items():
         only = len(ours.optimizers) == len(record.ratios) == 1
         result = ours.optimizers[0] if only else after.get(label)
         if label not in before or result is None:
             return None
-        found.append((result, before[label], ratio))
+        found.append(Pair(result, before[label], ratio, as_json))
     return found
 
 
-def _tensors_of_fields(optimizer: Optimizer) -> Iterator[TensorRef]:
+def _tensors_of_fields(optimizer: Optimizer, loose: Sequence[Scheduler]) -> Iterator[TensorRef]:
     """Tensors among hyperparameters and scheduler fields: learning rates on a GPU."""
     holders: list[Mapping[str, Value]] = [group.fields for group in optimizer.groups]
-    holders += [scheduler.fields for scheduler in walk(optimizer.schedulers)]
+    holders += [scheduler.fields for scheduler in walk([*optimizer.schedulers, *loose])]
     for holder in holders:
-        for value in holder.values():
-            items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            yield from (item for item in items if isinstance(item, TensorRef))
+        yield from (tensor for value in holder.values() for _, tensor in tensors(value))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from liontool.checkpoint.document import Value
-from liontool.checkpoint.learning_rates import GROUP_KEYS, rate_keys, walk
-from liontool.checkpoint.model import Optimizer, Scheduler
+from liontool.checkpoint.document import TensorRef, Value
+from liontool.checkpoint.learning_rates import walk
+from liontool.checkpoint.model import Checkpoint, Optimizer, Scheduler
 from liontool.checkpoint.plain_values import json_value, plain
+from liontool.inspect.bytewise import identical
+from liontool.inspect.equality import Difference, differences
 from liontool.inspect.places import short
+from liontool.inspect.proof_groups import wanted_group, wanted_scheduler
 from liontool.inspect.record import Record
-from liontool.states import ADAM_GROUP_KEYS
-
-_SINGLE = 1e-6
-_LION = "adamw to lion"
 
 
 @dataclass(frozen=True)
@@ -28,107 +25,145 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class _Claim:
-    """What a field must be."""
+class Pair:
+    """An optimizer after and before its conversion.
 
-    where: str
-    found: Any
-    wanted: Any
+    Attributes:
+        after: The Lion.
+        before: The AdamW that it was made of.
+        ratio: What learning rates were divided by.
+        as_json: Whether the result is a state file: parameters go by their names where all have
+            one, and values are what JSON can keep.
+    """
+
+    after: Optimizer
+    before: Optimizer
+    ratio: float
+    as_json: bool = False
+
+    def labels(self) -> Mapping[int | str, int | str]:
+        """What each parameter of the source is called in the result."""
+        before = self.before
+        keys = [key for group in before.groups for key in group.params]
+        keys += [key for key in before.slots if key not in set(keys)]
+        named = {
+            key: name
+            for group in before.groups
+            for key, name in zip(group.params, group.names, strict=False)
+        }
+        named |= {key: slot.name for key, slot in before.slots.items() if slot.name}
+        by_name = self.as_json and all(key in named for key in keys)
+        if by_name and len(set(named.values())) == len(named):
+            return dict(named)
+        return {key: key for key in keys}
+
+
+Claim = tuple[str, Mapping[str, Value], Mapping[str, Value]]
+"""Where fields are, as they are, and as they must be."""
 
 
 def field_faults(
-    after: Optimizer, before: Optimizer, ratio: float, record: Record
+    pairs: Sequence[Pair], ours: Checkpoint, theirs: Checkpoint, record: Record
 ) -> tuple[list[Fault], int]:
     """Fields that are not what the rule makes of the source's, and how many are.
 
     Args:
-        after: The Lion.
-        before: The AdamW that it was made of.
-        ratio: What learning rates were divided by.
+        pairs: The optimizers that were converted.
+        ours: What they are in after it.
+        theirs: What they were in.
         record: What else the conversion did.
     """
-    if [g.params for g in after.groups] != [g.params for g in before.groups]:
-        return [Fault("groups", "have other parameters, or another order, than the source's")], 0
-    claims = [*_groups(after, before, ratio, record)]
-    schedulers = walk(after.schedulers), walk(before.schedulers)
-    if len(schedulers[0]) != len(schedulers[1]):
-        return [Fault("schedulers", "are not as many as in the source")], 0
-    if record.rule == _LION:
-        for new, old in zip(*schedulers, strict=True):
-            claims += _scheduler(new, old, ratio)
-    faults = [
-        Fault(claim.where, f"is {_shown(claim.found)}, must be {_shown(claim.wanted)}")
-        for claim in claims
-        if not _agree(claim.found, claim.wanted)
-    ]
-    return faults, len(claims) - len(faults)
+    faults: list[Fault] = []
+    claims: list[Claim] = []
+    for pair in pairs:
+        labels = pair.labels()
+        wanted = [tuple(labels[key] for key in group.params) for group in pair.before.groups]
+        if [group.params for group in pair.after.groups] != wanted:
+            text = "have other parameters, or another order, than the source's"
+            faults.append(Fault("groups", text))
+            continue
+        claims += _claims(pair, ours, record)
+    if pairs and theirs.loose_schedulers:
+        claims += _loose(pairs[0], ours, theirs, record)
+    as_json = any(pair.as_json for pair in pairs)
+    return _checked(claims, faults, as_json)
 
 
-def _groups(after: Optimizer, before: Optimizer, ratio: float, record: Record) -> Iterator[_Claim]:
-    for index, (new, old) in enumerate(zip(after.groups, before.groups, strict=True)):
-        found, source = new.fields, {key: plain(value) for key, value in old.fields.items()}
-        for key, value in source.items():
-            wanted = _wanted(key, value, source, ratio, record)
-            if wanted is not _ANYTHING:
-                yield _Claim(f"group {index}: {key}", plain(found.get(key)), wanted)
-        yield _Claim(f"group {index}: betas", plain(found.get("betas")), list(record.betas))
+def _claims(pair: Pair, ours: Checkpoint, record: Record) -> Iterator[Claim]:
+    before = pair.before
+    wanted = [wanted_group(group, before, pair.ratio, record) for group in before.groups]
+    for index, (new, fields) in enumerate(zip(pair.after.groups, wanted, strict=True)):
+        if pair.as_json:  # the names are what `params` lists
+            fields.pop("param_names", None)
+        yield f"group {index}", new.fields, fields
+    found = _by_label(pair, ours)
+    for position, old in enumerate(walk(before.schedulers)):
+        place: int | str = position if pair.as_json else old.label
+        fields = wanted_scheduler(old, wanted, pair.ratio, record)
+        yield old.label or "scheduler", _fields_at(found, place), fields
 
 
-_ANYTHING = object()
+def _loose(pair: Pair, ours: Checkpoint, theirs: Checkpoint, record: Record) -> Iterator[Claim]:
+    """Schedulers of no known optimizer: all learning rates were divided by one ratio."""
+    if pair.as_json:
+        return
+    found = _by_label(pair, ours)
+    for old in walk(theirs.loose_schedulers):
+        fields = wanted_scheduler(old, (), pair.ratio, record)
+        yield old.label, _fields_at(found, old.label), fields
 
 
-def _wanted(key: str, value: Any, source: Mapping[str, Any], ratio: float, record: Record) -> Any:
-    """What a group's field must be; `_ANYTHING` where it is new, gone, or of no consequence."""
-    if key in GROUP_KEYS:
-        held = key != "lr" and record.rule != _LION
-        return _divided(source.get("lr") if held else value, ratio)
-    if key == "weight_decay":
-        if record.decay == "decoupled":
-            return _ANYTHING
-        return _divided(value, 1 / ratio if record.decay == "scaled" else 1.0)
-    if key in ADAM_GROUP_KEYS or key in ("betas", "beta1", "beta2", "param_names", "horizon"):
-        return _ANYTHING
-    return _ANYTHING if key in _OF_LIONS else value
+def _by_label(pair: Pair, ours: Checkpoint) -> dict[int | str, Scheduler]:
+    """The schedulers of the result by their places; in a state file by their turn."""
+    if pair.as_json:
+        return dict(enumerate(walk(pair.after.schedulers)))
+    every = [*ours.loose_schedulers, *(s for one in ours.optimizers for s in one.schedulers)]
+    return {scheduler.label: scheduler for scheduler in walk(every)}
 
 
-# Keys that a Lion's group may have been given a value of its own for.
-_OF_LIONS = frozenset(
-    {
-        "decouple_lr", "kahan_sum", "triton", "gradient_release", "setup", "weight_decouple",
-        "fixed_decay", "decoupled_weight_decay", "reference_lr",
-    }
-)  # fmt: skip
+def _fields_at(found: Mapping[int | str, Scheduler], place: int | str) -> Mapping[str, Value]:
+    return found[place].fields if place in found else {}
 
 
-def _scheduler(new: Scheduler, old: Scheduler, ratio: float) -> Iterator[_Claim]:
-    """Learning rates are divided, everything else is as it was."""
-    rates = rate_keys(old)
-    label = old.label or "scheduler"
-    for key in old.fields:
-        value = plain(old.fields[key])
-        wanted = _divided(value, ratio) if key in rates else value
-        yield _Claim(f"{label}: {key}", plain(new.fields.get(key)), wanted)
+def _checked(
+    claims: Sequence[Claim], faults: list[Fault], as_json: bool
+) -> tuple[list[Fault], int]:
+    count = 0
+    for where, found, wanted in claims:
+        if wanted and not found:
+            faults.append(Fault(where, "is in the source and not here"))
+            continue
+        for key in [*wanted, *(key for key in found if key not in wanted)]:
+            text = _fault(key, found, wanted, as_json)
+            if text:
+                faults.append(Fault(short(f"{where}: {key}"), text))
+            count += not text
+    return faults, count
 
 
-def _divided(value: Any, ratio: float) -> Any:
-    """Every number in a value divided."""
-    if isinstance(value, (list, tuple)):
-        return [_divided(item, ratio) for item in value]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value / ratio if ratio != 1 and abs(value) < 1e300 else value
-    return value
+def _fault(key: str, found: Mapping[str, Value], wanted: Mapping[str, Value], as_json: bool) -> str:
+    """What is wrong with one field; "" if nothing is."""
+    if key not in wanted:
+        return f"is {_shown(found[key])}, and neither source nor rule has it"
+    if key not in found:
+        return f"is missing, must be {_shown(wanted[key])}"
+    value, must = found[key], wanted[key]
+    if as_json:
+        value, must = json_value(plain(value)), json_value(plain(must))
+    difference = next(_differences(value, must), None)
+    if difference is None:
+        return ""
+    inside = f" (at {difference.where})" if difference.where else ""
+    return f"is {_shown(value)}, must be {_shown(must)}{inside}"
 
 
-def _agree(found: Value, wanted: Value) -> bool:
-    """Whether two values are the same, numbers up to their rounding, in the types of JSON."""
-    if isinstance(wanted, (list, tuple)) and isinstance(found, (list, tuple)):
-        same = len(found) == len(wanted)
-        return same and all(_agree(a, b) for a, b in zip(found, wanted, strict=True))
-    if isinstance(wanted, float) and isinstance(found, (int, float)):
-        single = abs(wanted) < 1e30 and math.isclose(found, wanted, rel_tol=_SINGLE)
-        return found == wanted or single or (math.isnan(wanted) and math.isnan(found))
-    return bool(json_value(found) == json_value(wanted))
+def _differences(found: Value, wanted: Value) -> Iterator[Difference]:
+    return differences(found, wanted, same_tensor=_same_tensor)
 
 
-def _shown(value: Any) -> str:
-    return short(f"{value:.9g}" if isinstance(value, float) else str(value))
+def _same_tensor(found: TensorRef, wanted: TensorRef) -> bool:
+    return identical(found, wanted, lambda count: None)
+
+
+def _shown(value: Value) -> str:
+    return short(str(plain(value)))

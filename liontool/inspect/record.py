@@ -11,6 +11,7 @@ from typing import Any
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.writing import PROVENANCE_FILE
 from liontool.errors import ReadError
+from liontool.states import LIONS
 
 SCHEMA = 1
 """The version of the record that is read here."""
@@ -26,6 +27,7 @@ class Record:
         source: Name of the source.
         header_sha256: Hash of everything but tensors in the source.
         rule: "adamw to lion" or "adamw to lion-sf".
+        package: Whose Lion it was made for, a key of `LIONS`.
         momentum: "copy", "scaled" or "zeros".
         betas: Lion's.
         decay: "scaled", "kept" or "decoupled".
@@ -36,6 +38,7 @@ class Record:
     source: str
     header_sha256: str
     rule: str
+    package: str
     momentum: str
     betas: tuple[float, float]
     decay: str
@@ -72,18 +75,27 @@ def _text(source: Source) -> str | bytes | None:
 
 
 def _record(value: dict[str, Any]) -> Record | None:
-    words = [value.get(key) for key in ("source_header_sha256", "rule", "momentum", "decay")]
+    names = ("source_header_sha256", "rule", "package", "momentum", "decay")
+    words = [value.get(key) for key in names]
     betas, ratios = _numbers(value.get("betas")), _ratios(value.get("optimizers"))
     if not all(isinstance(word, str) for word in words) or len(betas) != 2 or not ratios:
         return None
-    header, rule, momentum, decay = map(str, words)
-    known = rule in ("adamw to lion", "adamw to lion-sf") and 0 <= betas[1] < 1
-    if not known or momentum not in ("copy", "scaled", "zeros"):
+    header, rule, package, momentum, decay = map(str, words)
+    known = rule in ("adamw to lion", "adamw to lion-sf") and package in LIONS
+    if not known or not all(0 <= beta < 1 for beta in betas):
         return None
-    zero_stale = value.get("zero_stale") is True
-    name = str(value.get("source"))
+    if momentum not in ("copy", "scaled", "zeros") or decay not in ("scaled", "kept", "decoupled"):
+        return None
     return Record(
-        name, header, rule, momentum, (betas[0], betas[1]), decay, zero_stale, dict(ratios)
+        str(value.get("source")),
+        header,
+        rule,
+        package,
+        momentum,
+        (betas[0], betas[1]),
+        decay,
+        value.get("zero_stale") is True,
+        dict(ratios),
     )
 
 

@@ -9,53 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from liontool.convert import convert_checkpoint
 from liontool.errors import ReadError
 from liontool.inspect.verify import Verification, verify
 from support.finding_files import records, torch_file, zipped
-
-Tree = dict[str, Any]
-
-
-def adamw(path: Path, *, seed: int = 0, steps: int = 60) -> Path:
-    """What a training loop saves: two groups, a cosine, a random state."""
-    torch.manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
-    parts: list[Any] = [{"params": list(part.parameters())} for part in model]
-    parts[1]["weight_decay"] = 0.0
-    optimizer = torch.optim.AdamW(
-        parts, lr=torch.tensor(1e-3) if seed == 7 else 1e-3, weight_decay=0.1
-    )
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
-    for _ in range(steps):
-        model(torch.randn(2, 4)).square().sum().backward()
-        optimizer.step()
-        scheduler.step()
-    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    tree = {name: part.state_dict() for name, part in state.items()}
-    return torch_file(path, {**tree, "rng": torch.get_rng_state()})
+from support.proof_files import Tree, adamw, changed, converted
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return adamw(tmp_path / "adamw.ckpt")
-
-
-def converted(source: Path, output: str = "lion.ckpt", **options: Any) -> Path:
-    """The source as a Lion."""
-    output_path = source.with_name(output)
-    convert_checkpoint(source, lr_ratio=3, output=output_path, **options)
-    return output_path
-
-
-def changed(path: Path, change: Callable[[Tree], Any]) -> Path:
-    """The converted file saved again with a change; the record is kept."""
-    record = next(data for name, data in records(path) if name.endswith("liontool.json"))
-    tree = torch.load(path)
-    change(tree)
-    torch_file(path, tree)
-    prefix = records(path)[0][0].split("/")[0]
-    return zipped(path, [*records(path), (f"{prefix}/liontool.json", record)])
 
 
 def ids(result: Verification) -> set[str]:
