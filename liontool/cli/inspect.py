@@ -146,15 +146,14 @@ def _tensors(
 def _statistics(
     path: str, framework: str | None, filters: Sequence[str], each: bool, as_json: bool
 ) -> None:
-    from liontool.cli import progress
+    from liontool.cli import progress, tensors_view
     from liontool.inspect.statistics import statistics
 
     with progress.copying() as advance:
         found = statistics(Path(path), framework, filters, advance)
     if filters:
-        from liontool.cli import tensors_view
-
         print(tensors_view.scope(found.matched, found.total), file=sys.stderr)
+    tensors_view.warn(found.unread)
     if as_json:
         from liontool.cli import json_output
 
