@@ -82,7 +82,7 @@ def _told(curve: Curve, course: Sequence[Stretch], kind: str) -> str:
         for one in course[:_MOST_TOLD]
     ]
     text = ", ".join(parts).replace("by ", "by its step ", 1).replace(" it ", " lr ", 1)
-    if curve.then == ON and kind in _CYCLES and len(course) > 1:
+    if curve.then == ON and kind in _CYCLES:
         return f"{text} and goes on in cycles"
     if len(course) > _MOST_TOLD:
         end = course[-1].end

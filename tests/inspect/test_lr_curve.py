@@ -110,8 +110,10 @@ def test_how_long_a_change_lasts_under_code_is_not_told(tmp_path: Path) -> None:
     assert curve_of(scheduler, optimizer, tmp_path).lasts is None
     scheduler = torch_schedulers.SequentialLR(optimizer, [scheduler, step(optimizer)], [9])
     assert curve_of(scheduler, optimizer, tmp_path).lasts is None
-    scheduler = torch_schedulers.ChainedScheduler([scheduler, step(optimizer)])
-    assert curve_of(scheduler, optimizer, tmp_path).lasts is None
+    code = torch_schedulers.LambdaLR(optimizer, lambda step: 1.0)
+    for parts in ([code, step(optimizer)], [step(optimizer), code]):
+        scheduler = torch_schedulers.ChainedScheduler(parts)
+        assert curve_of(scheduler, optimizer, tmp_path).lasts is None
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from liontool.inspect.curve_words import by_group
+from liontool.inspect.curve_words import Stretch, by_group, stretches
+from liontool.inspect.lr_curve import GroupCurve
 from liontool.inspect.summary import OptimizerSummary, summarise
 from support import schedules
 
@@ -268,6 +269,13 @@ def test_many_turns(tmp_path: Path) -> None:
     assert said(found, words).endswith(
         "and turns again; by 20 it is 0.01 and 0.001 (by group) and stays there"
     )
+
+
+def test_rounding_is_no_turn() -> None:
+    """A rate that stays but for its last digit neither rises nor falls."""
+    rates = (0.1, 0.1 + 1e-17, 0.1 * (1 + 1e-15), 0.1, 0.2, 0.2 * (1 - 1e-15))
+    assert stretches(GroupCurve((0,), tuple(range(6)), rates)) == (Stretch(4, falls=False),)
+    assert stretches(GroupCurve((0,), (0,), (None,))) == ()
 
 
 def test_many_groups_have_a_range() -> None:
