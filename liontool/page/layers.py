@@ -60,10 +60,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Outside:
-    """A parameter that belongs to no layer, with its model and its values by kind."""
+    """A parameter that belongs to no layer, with its values by kind."""
 
+    model: str
     name: str
     kinds: Mapping[str, ValueSummary]
+
+    @property
+    def title(self) -> str:
+        """Model and name."""
+        return titled(self.model, self.name)
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,18 @@ class Layers:
     hidden_stacks: int
     hidden_outside: int
 
-    def rows(self, kind: str) -> list[tuple[str, ValueSummary]]:
-        """Each row of the grids of a kind as a whole: "h 3", "G: h 3"."""
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those that there is anything of; "" alone where names are told apart by themselves."""
+        every = [grid.model for grid in self.grids] + [one.model for one in self.outside]
+        return tuple(dict.fromkeys(every))
+
+    def rows(self, kind: str, model: str) -> list[tuple[str, ValueSummary]]:
+        """Each row of the grids of a kind of a model as a whole: "h 3"."""
         return [
-            (titled(grid.model, f"{grid.stack.rpartition('.')[2]} {row}".strip()), values)
+            (f"{grid.stack.rpartition('.')[2]} {row}".strip(), values)
             for grid in self.grids
-            if grid.kind == kind
+            if (grid.kind, grid.model) == (kind, model)
             for row, values in zip(grid.rows, grid.totals, strict=True)
         ]
 
@@ -114,7 +126,7 @@ def by_layer(found: Statistics) -> Layers:
     own = [one for one in found.tensors if one.shares is None and _is_shown(one)]
     kinds = tuple(dict.fromkeys(one.kind for one in sorted(own, key=_weights_first)))[:_MOST_KINDS]
     stacks: dict[_Stack, dict[str, list[tuple[_Placed, ValueSummary]]]] = {}
-    outside: dict[str, dict[str, Values]] = {}
+    outside: dict[tuple[str, str], dict[str, Values]] = {}
     for one in own:
         name = one.parameter or one.name
         if one.kind not in kinds:
@@ -123,7 +135,7 @@ def by_layer(found: Statistics) -> Layers:
             kind = stacks.setdefault((one.model, placed.stack), {}).setdefault(one.kind, [])
             kind.append((placed, one.values))
         else:
-            kinds_of = outside.setdefault(titled(one.model, name), {})
+            kinds_of = outside.setdefault((one.model, name), {})
             kinds_of.setdefault(one.kind, []).append(one.values)
     largest = sorted(stacks, key=lambda stack: -sum(map(len, stacks[stack].values())))
     shown = sorted(largest[:_MOST_STACKS], key=lambda stack: kinds[0] not in stacks[stack])
@@ -131,8 +143,8 @@ def by_layer(found: Statistics) -> Layers:
         kinds,
         tuple(_grids((stack, stacks[stack]) for stack in shown)),
         tuple(
-            Outside(name, {kind: merged(values) for kind, values in every.items()})
-            for name, every in list(outside.items())[:_MOST_OUTSIDE]
+            Outside(model, name, {kind: merged(values) for kind, values in every.items()})
+            for (model, name), every in list(outside.items())[:_MOST_OUTSIDE]
         ),
         len(stacks) - len(shown),
         max(0, len(outside) - _MOST_OUTSIDE),

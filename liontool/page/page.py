@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 from liontool.inspect.findings import NOTE, Finding
@@ -96,7 +97,7 @@ def _optimizers(summary: Summary, found: Statistics) -> Iterator[str]:
     several = len(summary.optimizers) > 1
     notes = [_sentence(one) for one in summary.findings if one.severity == NOTE]
     for index, optimizer in enumerate(summary.optimizers):
-        own = f" of {optimizer.label}" if several else ""
+        own = f": {optimizer.label}" if several else ""
         shown = [*optimizer.resume, *(notes if index == 0 else ())]
         yield section(f"What a resume will do{own}", items(shown))
         curves = _curves(optimizer)
@@ -148,11 +149,16 @@ def _stack(grid: Grid) -> str:
 
 def _histograms(layers: Layers) -> str:
     cards = []
-    for kind in layers.kinds:
-        rows = [(one.name, one.kinds[kind]) for one in layers.outside if kind in one.kinds]
-        rows += layers.rows(kind)
+    for model, kind in product(layers.models, layers.kinds):
+        rows = [
+            (one.name, one.kinds[kind])
+            for one in layers.outside
+            if one.model == model and kind in one.kinds
+        ]
+        rows += layers.rows(kind, model)
         if rows:
-            cards.append(card(kind, svg_histograms.picture(kind, rows)))
+            title = titled(model, kind)
+            cards.append(card(title, svg_histograms.picture(title, rows)))
     return _cards(cards)
 
 

@@ -14,7 +14,7 @@ from liontool.inspect.statistics import Statistics
 from liontool.inspect.summary import Summary
 from liontool.page import svg_curve
 from liontool.page.exponents import common
-from liontool.page.layers import Grid, Layers, by_layer
+from liontool.page.layers import Grid, Layers, by_layer, titled
 from liontool.page.markup import cut
 from liontool.page.scales import LogScale, from_log
 from liontool.page.svg_heatmap import is_bad
@@ -25,6 +25,7 @@ _MAP = "viridis"
 _BAD = "#c2185b"
 _PANEL = 4.6
 _MOST_PANELS = 4  # kinds, from left to right
+_MOST_STACKS = 4  # stacks of layers, one below the other
 _STYLE: Any = {
     "svg.hashsalt": "liontool",
     "font.size": 9.0,
@@ -51,31 +52,41 @@ def draw(summary: Summary, found: Statistics, kind: str) -> bytes:
     from matplotlib.figure import Figure
 
     layers = by_layer(found)
-    first = {grid.kind: grid for grid in reversed(layers.grids)}
-    grids = [first[kind] for kind in layers.kinds if kind in first][:_MOST_PANELS]
+    stacks = _stacks(layers)
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in any script
         curves = _drawn(summary)
         rows = [
             *([3.0] if curves else []),
-            *([_height(grids)] if grids else []),
+            *map(_height, stacks),
             *([3.6] if layers.kinds else []),
         ]
         if not rows:
             raise ValueError(f"{summary.path}: holds nothing to draw: no schedule, no values")
-        wide = max(2, len(grids), min(_MOST_PANELS, len(layers.kinds))) * _PANEL
+        wide = max(2, min(_MOST_PANELS, len(layers.kinds))) * _PANEL
         figure = Figure(figsize=(wide, sum(rows) + 0.5), layout="constrained")
         figure.suptitle(_title(summary), fontsize=12)
         bands = iter(figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0])
         if curves:
             _curves(next(bands), curves)
-        if grids:
+        for grids in stacks:
             _heatmaps(next(bands), grids)
         if layers.kinds:
             _histograms(next(bands), layers)
         content = BytesIO()
         figure.savefig(content, format=kind, dpi=130, metadata=_metadata(kind))
     return content.getvalue()
+
+
+def _stacks(layers: Layers) -> list[list[Grid]]:
+    """The grids of each stack of layers, the first stacks alone."""
+    drawn = [grid for grid in layers.grids if grid.kind in _kinds(layers)]
+    titles = list(dict.fromkeys(grid.title for grid in drawn))[:_MOST_STACKS]
+    return [[grid for grid in drawn if grid.title == title] for title in titles]
+
+
+def _kinds(layers: Layers) -> tuple[str, ...]:
+    return layers.kinds[:_MOST_PANELS]
 
 
 def _height(grids: list[Grid]) -> float:
@@ -180,11 +191,13 @@ def _histograms(band: Any, layers: Layers) -> None:
     import numpy as np
     from matplotlib import colormaps
 
-    kinds = layers.kinds[:_MOST_PANELS]
+    kinds = _kinds(layers)
     for axes, kind in zip(band.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        rows = layers.rows(kind) or [
-            (one.name, one.kinds[kind]) for one in layers.outside if kind in one.kinds
-        ]
+        rows = [
+            (titled(model, row), values)
+            for model in layers.models
+            for row, values in layers.rows(kind, model)
+        ] or [(one.title, one.kinds[kind]) for one in layers.outside if kind in one.kinds]
         span = common([values for _, values in rows])
         axes.set(title=f"{_safe(kind)} by size", xlabel="size of the values", yticks=[])
         if span is None:

@@ -81,7 +81,7 @@ def _numbers(values: ValueSummary) -> Iterator[str]:
 def outside(layers: Layers) -> str:
     """RMS of the parameters that belong to no layer, by kind."""
     kinds = [kind for kind in layers.kinds if any(kind in one.kinds for one in layers.outside)]
-    rows = [(one.name, *_rms(one.kinds, kinds)) for one in layers.outside]
+    rows = [(one.title, *_rms(one.kinds, kinds)) for one in layers.outside]
     if layers.hidden_outside:
         rows.append((f"and {layers.hidden_outside:,} more", *("" for _ in kinds)))
     return table("RMS outside of layers", ("parameter", *kinds), rows)

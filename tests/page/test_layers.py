@@ -18,7 +18,8 @@ def test_a_grid_for_each_kind() -> None:
     assert grid.cells[1, 0].rms == pytest.approx(0.004)
     assert [one.name for one in found.outside] == ["model.embed.weight"]
     assert set(found.outside[0].kinds) == {"weight", "exp_avg", "exp_avg_sq"}
-    assert [name for name, _ in found.rows("exp_avg")] == ["layers 0", "layers 1", "layers 2"]
+    assert found.models == ("",)
+    assert [name for name, _ in found.rows("exp_avg", "")] == ["layers 0", "layers 1", "layers 2"]
 
 
 def test_many_layers_share_rows() -> None:
@@ -81,8 +82,9 @@ def test_models_stay_apart() -> None:
     )
     cells = [(grid.title, grid.kind, grid.cells[0, 0].rms) for grid in found.grids]
     assert cells == [(f"{m}: h", k, r) for m, r in (("G", 0.8), ("D", 8e5)) for k in kinds]
-    assert [(one.name, one.kinds["exp_avg"].rms) for one in found.outside] == [
+    assert [(one.title, one.kinds["exp_avg"].rms) for one in found.outside] == [
         ("G: w", 0.8),
         ("D: w", 8e5),
     ]
-    assert [name for name, _ in found.rows("exp_avg")] == ["G: h 0", "D: h 0"]
+    assert found.models == ("G", "D")
+    assert [(n, one.rms) for n, one in found.rows("exp_avg", "D")] == [("h 0", 8e5)]

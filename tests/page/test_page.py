@@ -119,6 +119,34 @@ def test_zeros_are_told() -> None:
     assert "all values are zero, or none is finite" in page
 
 
+def test_models_have_their_own_pictures() -> None:
+    """Of two models each has heat maps, histograms and rows, and the page says why."""
+    found = statistics(
+        tensor(name, kind, model=model)
+        for model in ("G", "D")
+        for name in ("h.0.w", "w")
+        for kind in ("weight", "exp_avg")
+    )
+    page = html(summary(), found)
+    assert re.findall(r"<h3>(.*?)</h3>", page)[:2] == ["G: h.{layer}", "D: h.{layer}"]
+    assert page.count("<svg") == 1 + 4 + 4
+    assert "Histograms of D: exp_avg by size" in page
+    assert "<th scope=row>D: w" in page or ">D: w<" in page
+    assert "Several models or optimizers have parameters of the same names" in page
+
+
+def test_where_names_come_from() -> None:
+    """Names that the optimizer has not, and positions that none was found for, are told."""
+    inferred = html(summary(), statistics([tensor("h.0.w", "exp_avg", inferred=True)]))
+    assert "stand under the names of the weights" in inferred
+    positions = html(summary(), statistics([tensor("3", "exp_avg", model="opt_d")]))
+    assert "opt_d: by position" in positions
+    assert "do not tell for certain which" in positions
+    plain = html(summary(), network(2, ["w"]))
+    assert "The optimizer keeps positions" not in plain
+    assert "Several models" not in plain
+
+
 def test_page_without_optimizer() -> None:
     """A file of weights alone has its page, with the reason."""
     bare = summary(optimizers=(), framework=None, no_optimizer="no optimizer in it", facts={})

@@ -78,6 +78,14 @@ def test_cells_that_are_not_finite_are_marked() -> None:
     assert b'id="bad"' not in clean
 
 
+def test_every_model_is_drawn() -> None:
+    """Of two models each has its heat maps, so that a NaN in either is seen."""
+    pytest.importorskip("matplotlib")
+    bad = [tensor("h.0.w", found=values(nan=1), model=model) for model in ("G", "D")]
+    content = plot.draw(summary(), statistics(bad), "svg")
+    assert content.count(b'id="bad"') == 2
+
+
 def test_nothing_to_draw() -> None:
     """A checkpoint with neither schedule nor values is refused."""
     pytest.importorskip("matplotlib")
