@@ -53,7 +53,7 @@ def _special(page: render.Page, tensors: Sequence[TensorStatistics]) -> None:
     if not bad:
         return
     sentences = [
-        f"{tensor.name}: {wording.count(tensor.values.nan)} NaN and "
+        f"{tensor.title}: {wording.count(tensor.values.nan)} NaN and "
         f"{wording.count(tensor.values.infinite)} infinite among "
         f"{wording.count(tensor.values.count)}"
         for tensor in bad[:_MOST_NAMED]

@@ -11,7 +11,7 @@ from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.model import Optimizer
 from liontool.checkpoint.plain_values import json_value
 from liontool.inspect.globs import matcher
-from liontool.inspect.listing import STATE, Item, listed
+from liontool.inspect.listing import STATE, WEIGHT, Item, listed
 from liontool.inspect.measuring import Measured, measured
 from liontool.inspect.opening import Opened, opened
 from liontool.inspect.parameter_names import Owner, owners
@@ -59,6 +59,11 @@ class TensorStatistics:
     values: ValueSummary
     model: str = ""
     inferred: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name, with the model where weights of several have that name."""
+        return f"{self.model}: {self.name}" if self.role == WEIGHT and self.model else self.name
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _sentences(
     told: Callable[[TensorStatistics], str],
 ) -> Iterator[str]:
     bad = [one for one in tensors if applies(one)]
-    yield from (f"{one.name}: {told(one)}" for one in bad[:_MOST])
+    yield from (f"{one.title}: {told(one)}" for one in bad[:_MOST])
     if len(bad) > _MOST:
         yield f"and {count(len(bad) - _MOST, 'more tensor')}: {told(bad[_MOST])} and others"
 

@@ -143,10 +143,12 @@ def test_statistics_of_two_models(liontool: Run, tmp_path: Path, each: tuple[str
     """Parameters of the same name in two models have rows of their own."""
     weights = {"h.0.w": torch.ones(2), "h.1.w": torch.ones(2)}
     models = {"G": weights, "D": {name: 9 * w for name, w in weights.items()}}
+    models["D"]["h.1.w"][1] = float("nan")
     torch.save(models, tmp_path / "gan.pt")
     code, out, _ = liontool("inspect", str(tmp_path / "gan.pt"), "--stats", *each)
     assert code == 0
     lines = out.splitlines()
+    assert "  ! D: h.1.w: 1 NaN and 0 infinite among 2" in lines
     for title, size in ((f"G: h.{0 if each else '{0-1}'}.w", "1"), ("D: h.", "9")):
         at = next(i for i, line in enumerate(lines) if line.startswith(f"  {title}"))
         assert lines[at + 1].split()[:2] == ["weight", size]
