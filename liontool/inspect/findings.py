@@ -56,7 +56,7 @@ KINDS: Mapping[str, Kind] = {
     # Torch files: the zip, and what belongs into it.
     "no-directory": Kind(ERROR, "The directory at the end of a zip file is missing."),
     "bad-directory": Kind(ERROR, "The directory of a zip file is damaged or contradicts itself."),
-    "duplicate-record": Kind(ERROR, "Two records have one name."),
+    "duplicate-record": Kind(ERROR, "Two records have one name, but for its case."),
     "packed-record": Kind(ERROR, "A record is compressed or encrypted, which torch never does."),
     "header-differs": Kind(ERROR, "A record's own header and the directory do not agree."),
     "wrong-crc": Kind(ERROR, "The bytes of a record are not those that its checksum was made of."),

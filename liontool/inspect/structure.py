@@ -16,7 +16,7 @@ from liontool.inspect import structure_index, structure_safetensors
 from liontool.inspect.checksums import Check
 from liontool.inspect.findings import NOTE, Finding
 from liontool.inspect.listing import TENSOR_FILES
-from liontool.inspect.places import at, odd_name, without_path
+from liontool.inspect.places import at, odd_name, short, without_path
 
 _HEAD = 512
 _TAIL = 22 + 0xFFFF
@@ -196,9 +196,13 @@ def _walk_index(path: Path, name: str, found: Structure) -> None:
 
 
 def _walk_json(path: Path, name: str, found: Structure) -> None:
-    from liontool.checkpoint.formats.json_file import JsonDocument
+    from liontool.checkpoint.formats.json_file import repeated_names
 
     try:
-        JsonDocument(path, name)
+        repeated = repeated_names(path)
     except FormatError as error:
         found.findings.append(Finding("bad-json", at(name), without_path(error, path)))
+        return
+    for key, count in repeated.items():
+        text = f"'{short(key)}' stands {count} times in one object; most readers take the last"
+        found.findings.append(Finding("duplicate-key", at(name), text))

@@ -18,6 +18,7 @@ from liontool.inspect import structure_zip
 from liontool.inspect.checksums import Check
 from liontool.inspect.findings import Finding
 from liontool.inspect.places import at, short, without_path
+from liontool.inspect.structure_keys import repeated_keys
 from liontool.inspect.structure_pickle import There, check
 from liontool.inspect.structure_zip import Entry, ZipWalk
 
@@ -52,6 +53,7 @@ def _zip_pickle(walk: ZipWalk, path: Path, file: str) -> Iterator[Finding]:
     if used != len(data):
         text = f"{len(data) - used:,} bytes follow the pickle"
         yield Finding("trailing-bytes", where, text)
+    yield from repeated_keys(root, where)
     prefix = f"{walk.prefix}data/"
     lengths = {e.name.removeprefix(prefix): _length(e) for e in walk.entries if _is_data(e, prefix)}
     yield from check(root, There(path, file, lengths, lambda key: f"{prefix}{key}"))
@@ -69,7 +71,7 @@ def pickle_findings(path: Path, file: str) -> Iterator[Finding]:
     """All findings of a bare pickle."""
     try:
         data = read_pickle(Span(path, 0, path.stat().st_size))
-        _, used = parse(data, where="")
+        root, used = parse(data, where="")
     except TruncatedError as error:
         yield Finding("cut-short", at(file), without_path(error, ""))
     except LiontoolError as error:
@@ -78,6 +80,7 @@ def pickle_findings(path: Path, file: str) -> Iterator[Finding]:
         if used != len(data):
             text = f"{len(data) - used:,} bytes follow the pickle"
             yield Finding("trailing-bytes", at(file), text)
+        yield from repeated_keys(root, at(file))
 
 
 def legacy_findings(path: Path, file: str) -> Iterator[Finding]:
@@ -94,6 +97,7 @@ def legacy_findings(path: Path, file: str) -> Iterator[Finding]:
     except FormatError as error:
         yield Finding("bad-pickle", at(file), without_path(error, path))
         return
+    yield from repeated_keys(root, at(file))
     yield from _legacy_storages(keys, root, pickles, file)
 
 

@@ -7,7 +7,7 @@ ones, bytes behind the end.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -284,6 +284,7 @@ class _Walker:
             if count > 1:
                 text = f"stands {count} times; torch takes the first, other readers the last"
                 self.add("duplicate-record", name, text)
+        self._names_alike(counts)
         self.found.prefix = names[0].partition("/")[0] + "/" if names else ""
         for name in counts:
             if not name.startswith(self.found.prefix):
@@ -291,6 +292,15 @@ class _Walker:
                     f"lies outside of {short(self.found.prefix)}, and torch.load refuses the file"
                 )
                 self.add("stray-record", name, f"{text}; take it out: zip -d")
+
+    def _names_alike(self, names: Iterable[str]) -> None:
+        """Names that differ in case alone: torch's own reader looks them up without it."""
+        first: dict[str, str] = {}
+        for name in names:
+            other = first.setdefault(name.casefold(), name)
+            if other != name:
+                text = f"differs from '{short(other)}' in case alone, and torch takes either"
+                self.add("duplicate-record", name, text)
 
     # --- what torch wants -----------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,6 @@ class JsonDocument:
         self.name = name
         self.facts: Mapping[str, str] = {}
         self.overhead = path.stat().st_size
-        if self.overhead > MAX_BYTES:
-            raise LimitError(
-                f"{path}: has {self.overhead} bytes; JSON is read up to {MAX_BYTES} bytes"
-            )
         self.tree: Value = _parsed(path)
 
     def rewritten(
@@ -60,9 +57,29 @@ def _object_at(tree: Value, path: tuple[Key, ...]) -> dict[str, Any]:
     return tree
 
 
-def _parsed(path: Path) -> Value:
+def repeated_names(path: Path) -> dict[str, int]:
+    """Names that some object of a JSON file has more than once, with how often it has them.
+
+    Raises:
+        FormatError: The file is no JSON.
+    """
+    found: dict[str, int] = {}
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        names = Counter(name for name, _ in pairs)
+        if len(names) < len(pairs):
+            found.update((name, count) for name, count in names.items() if count > 1)
+
+    _parsed(path, look)
+    return found
+
+
+def _parsed(path: Path, hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Value:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise LimitError(f"{path}: has {size} bytes; JSON is read up to {MAX_BYTES} bytes")
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=hook)
     except RecursionError:
         raise LimitError(f"{path}: its JSON is nested too deeply") from None
     except ValueError as error:  # also bytes that are not text, and numbers of too many digits
