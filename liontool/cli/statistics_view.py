@@ -49,7 +49,7 @@ def show(found: Statistics, *, each: bool = False) -> None:
 
 def _special(page: render.Page, tensors: Sequence[TensorStatistics]) -> None:
     """What is not finite, before everything else."""
-    bad = [tensor for tensor in tensors if tensor.values.nan or tensor.values.infinite]
+    bad = [tensor for tensor in tensors if tensor.is_bad]
     if not bad:
         return
     sentences = [

@@ -11,7 +11,7 @@ from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.model import Optimizer
 from liontool.checkpoint.plain_values import json_value
 from liontool.inspect.globs import matcher
-from liontool.inspect.listing import STATE, WEIGHT, Item, listed
+from liontool.inspect.listing import OTHER, STATE, WEIGHT, Item, listed
 from liontool.inspect.measuring import Measured, measured
 from liontool.inspect.opening import Opened, opened
 from liontool.inspect.parameter_names import Owner, owners
@@ -64,6 +64,12 @@ class TensorStatistics:
     def title(self) -> str:
         """Its name, with the model where weights of several have that name."""
         return f"{self.model}: {self.name}" if self.role == WEIGHT and self.model else self.name
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it holds what is not finite, other than the infinite best score of a callback."""
+        is_score = self.role == OTHER and self.values.count == 1
+        return bool(self.values.nan or (self.values.infinite and not is_score))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq")
 def alarms(found: Statistics) -> list[str]:
     """Values that are not finite, and second moments below zero."""
     return [
-        *_sentences(_own(found), lambda one: bool(one.values.nan or one.values.infinite), _special),
+        *_sentences(_own(found), lambda one: one.is_bad, _special),
         *_sentences(_own(found), _is_negative, lambda _: "negative, which no square can be"),
     ]
 

@@ -110,6 +110,15 @@ def test_values_that_are_not_finite_come_first() -> None:
     assert '<rect class="bad"' in page
 
 
+@pytest.mark.parametrize(("role", "count", "is_told"), [("other", 1, False), ("other", 2, True),
+                                                        ("state", 1, True)])  # fmt: skip
+def test_infinite_scores_are_no_trouble(role: str, count: int, is_told: bool) -> None:
+    """A callback's best score so far is one infinite number; anything else infinite is told."""
+    found = ValueSummary(count=count, infinite=count)
+    page = html(summary(), statistics([replace(tensor("best", "x", found), role=role)]))
+    assert (f"{count} infinite among" in page) == is_told
+
+
 def test_zeros_are_told() -> None:
     """Moments that are all zero are counted, and their cells have a color of their own."""
     zero = ValueSummary(count=9, zeros=9, rms=0.0, mean=0.0, min=0.0, max=0.0)
