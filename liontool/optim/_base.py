@@ -72,7 +72,7 @@ class LionBase(Optimizer):
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for index, group in enumerate(self.param_groups):
-            shown = {**group, "path": _dispatch.path_name(group, self.param_groups)}
+            shown = {**group, "path": _fused.path_name(group, self)}
             names = sorted(name for name in shown if name != "params")
             lines += [f"Parameter Group {index}", *(f"    {name}: {shown[name]}" for name in names)]
         return "\n".join([*lines, ")"])
@@ -353,6 +353,7 @@ class LionBase(Optimizer):
             for param in group["params"]:
                 if param.grad is not None:
                     _refuse_sparse(param.grad, self)
+                    _refuse_misshapen(param.grad, param)
                 if param.grad is not None or (group["use_ema"] and param.requires_grad):
                     self._init_state(param, group)
 
@@ -435,6 +436,15 @@ def _refuse_sparse(grad: Tensor, optimizer: Optimizer) -> None:
         raise RuntimeError(
             f"{type(optimizer).__name__} does not support sparse gradients: its momentum moves "
             "every row; build the embedding with sparse=False"
+        )
+
+
+def _refuse_misshapen(grad: Tensor, param: Tensor) -> None:
+    # Only `grad.data = ...` gets past torch's own check, and broadcasting would hide it.
+    if not torch.compiler.is_compiling() and grad.shape != param.shape:
+        raise RuntimeError(
+            f"a gradient of shape {tuple(grad.shape)} for a parameter of shape "
+            f"{tuple(param.shape)}; both must be equal: set it by param.grad, which checks it"
         )
 
 

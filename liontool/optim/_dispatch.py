@@ -24,18 +24,11 @@ def backends() -> dict[str, str]:
     return {"loop": "available", "foreach": "available", **kernels}
 
 
-def path_name(group: Group, groups: Sequence[Group]) -> str:
-    """The path that a group of an optimizer takes: "loop", "foreach", "cpu" or "triton".
-
-    An explicit `foreach` is obeyed; else it is the fastest one that is exact: a kernel if there is
-    one that can do all groups. Only the loop can be differentiated through.
-    """
-    kernel = _kernels.for_groups(groups)
-    return plain_path_name(group) if kernel is None else kernel.name
-
-
 def plain_path_name(group: Group) -> str:
-    """The path that a group takes without a kernel."""
+    """The path that a group takes without a kernel.
+
+    An explicit `foreach` is obeyed. Only the loop can be differentiated through.
+    """
     return "loop" if group["differentiable"] or group["foreach"] is False else "foreach"
 
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
-from liontool.optim import _kernels, _sharding
-from liontool.optim._batch import Batch, Group, Piece, real_gradient, tell_autograd
+from liontool.optim import _dispatch, _kernels, _sharding
+from liontool.optim._batch import Batch, Group, Piece, real_gradient, reals, tell_autograd
 from liontool.optim.kernels import cpu_objects
 
 # No kernel is chosen by it.
@@ -20,6 +20,7 @@ _MOVING = "lr"
 _GRAD = operator.attrgetter("grad")
 _DTYPE = operator.attrgetter("dtype")
 _LAYOUT = operator.attrgetter("layout")
+_SHAPE = operator.attrgetter("shape")
 _EXP_AVG = operator.itemgetter("exp_avg")
 _RESIDUAL = operator.itemgetter("residual")
 
@@ -36,8 +37,8 @@ class Plan(Protocol):
         grads: Sequence[Tensor],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-    ) -> None:
-        """Do weights and momenta of a step."""
+    ) -> bool:
+        """Do weights and momenta of a step; False, and nothing, if a gradient has no memory."""
 
 
 class Fused:
@@ -54,16 +55,21 @@ class Fused:
         Args:
             optimizer: It has state for every parameter with a gradient.
             batches: All of its groups.
+
+        Raises:
+            RuntimeError: `fused=True` is asked for, and no kernel can.
         """
         self._optimizer = optimizer
+        self._all_groups = list(optimizer.param_groups)
         self._options = _options(optimizer)
+        self._counts = _counts(optimizer)
         self._all_params = _all_params(optimizer)
         pieces = [piece for batch in batches for piece in batch.pieces]
         self._params = [piece.param for piece in pieces]
         self._idle = [param for param in self._all_params if param.grad is None]
         self._grads = list(map(_GRAD, self._params))
         self._kinds = _kinds(self._grads)
-        self._all_entries = list(optimizer.state.values())
+        self._keys, self._all_entries = list(optimizer.state), list(optimizer.state.values())
         entries = [optimizer.state[param] for param in self._params]
         split = [piece.residual is not None for piece in pieces]
         self._entries = entries, list(itertools.compress(entries, split))
@@ -85,9 +91,12 @@ class Fused:
         self._grads = list(map(_GRAD, self._params))
         try:
             return (
-                self._options == _options(self._optimizer)
+                _same(self._all_groups, self._optimizer.param_groups)
+                and self._options == _options(self._optimizer)
+                and self._counts == _counts(self._optimizer)
                 and _same(self._all_params, _all_params(self._optimizer))
                 and all(param.grad is None for param in self._idle)
+                and _same(self._keys, list(self._optimizer.state))
                 and _same(self._all_entries, list(self._optimizer.state.values()))
                 and _same(self._state, self._state_now())
                 and self._kinds == _kinds(self._grads)
@@ -104,7 +113,10 @@ class Fused:
             return False
         if self._sharded:
             grads = [real_gradient(param) for param in self._params]
-        self.plan.step(self.groups, grads, grad_scale, found_inf)
+        if any(map(Tensor.is_neg, grads)):
+            grads = list(map(Tensor.resolve_neg, grads))
+        if not self.plan.step(self.groups, grads, grad_scale, found_inf):
+            return False
         if self._sharded:
             for param in self._params:
                 tell_autograd(param)
@@ -124,6 +136,10 @@ def _all_params(optimizer: Optimizer) -> list[Tensor]:
     return [param for group in optimizer.param_groups for param in group["params"]]
 
 
+def _counts(optimizer: Optimizer) -> list[int]:
+    return [len(group["params"]) for group in optimizer.param_groups]
+
+
 def _same(kept: list[Any], now: list[Any]) -> bool:
     # By identity, without a hash or a comparison of tensors.
     return len(kept) == len(now) and all(map(operator.is_, kept, now))
@@ -131,17 +147,46 @@ def _same(kept: list[Any], now: list[Any]) -> bool:
 
 def _kinds(grads: list[Tensor]) -> tuple[list[Any], ...]:
     """What a kernel is told once of all gradients."""
-    return tuple(list(map(kind, grads)) for kind in (_DTYPE, _LAYOUT, Tensor.numel))
+    return tuple(list(map(kind, grads)) for kind in (type, _DTYPE, _LAYOUT, _SHAPE))
+
+
+def path_name(group: Group, optimizer: Optimizer) -> str:
+    """The path that a group takes, as far as weights and state tell: "loop", "foreach", a kernel's.
+
+    Gradients can be such that a kernel cannot do them; then the path is a plain one.
+    """
+    kernel = _kernels.for_groups(optimizer.param_groups)
+    if kernel is not None:
+        module = _module(kernel)
+        for each in optimizer.param_groups:
+            pieces = (_expected(param, optimizer) for param in each["params"])
+            if any(module.unsupported(piece, each) for piece in pieces):
+                return _dispatch.plain_path_name(group)
+    return _dispatch.plain_path_name(group) if kernel is None else kernel.name
+
+
+def _expected(param: Tensor, optimizer: Optimizer) -> Piece:
+    """What will take part, the gradient and what is not there yet as the weight is."""
+    weight = reals(param)
+    exp_avg = reals(optimizer.state.get(param, {}).get("exp_avg", param))
+    return Piece(param, 0, weight, weight, exp_avg, None, None)
+
+
+def _module(kernel: _kernels.Kernel) -> Any:
+    from liontool.optim import _kernel_cpu, _kernel_triton
+
+    return _kernel_cpu if kernel is _kernels.CPU else _kernel_triton
 
 
 def _plan(kernel: _kernels.Kernel, batches: Sequence[Batch]) -> Plan | None:
-    from liontool.optim import _kernel_cpu, _kernel_triton
-
-    module = _kernel_cpu if kernel is _kernels.CPU else _kernel_triton
+    module = _module(kernel)
     numbered: list[tuple[Piece, int]] = []
     for place, batch in enumerate(batches):
-        if any(module.unsupported(piece, batch.group) for piece in batch.pieces):
-            return None
+        for piece in batch.pieces:
+            reason = module.unsupported(piece, batch.group)
+            if reason is not None:
+                _kernels.check_reason(batch.group, piece.param, reason)
+                return None
         numbered += [(piece, place) for piece in batch.pieces]
     plan: Plan = module.Plan([piece for piece, _ in numbered], [place for _, place in numbered])
     return plan

@@ -46,9 +46,9 @@ class Plan:
         grads: Sequence[Tensor],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-    ) -> None:
-        """Do a step; `grad_scale` and `found_inf` are None."""
-        self._plan.step(grads, [_hypers(group) for group in groups])
+    ) -> bool:
+        """Do a step; `grad_scale` and `found_inf` are None. False if a gradient has no memory."""
+        return self._plan.step(grads, [_hypers(group) for group in groups])
 
 
 def _hypers(group: Group) -> cpu.Hypers:

@@ -11,6 +11,7 @@ from torch import Tensor
 from liontool.optim import _scalars, _sharding
 from liontool.optim._batch import Batch, Group, Piece
 from liontool.optim.kernels import triton_layout
+from liontool.optim.kernels.memory import unreadable
 from liontool.optim.kernels.triton_layout import Entry, Hypers
 from liontool.optim.kernels.triton_owner import Owner
 
@@ -49,8 +50,10 @@ class Plan:
         grads: Sequence[Tensor],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-    ) -> None:
-        """Do a step; with GradScaler's scale and flag, or None."""
+    ) -> bool:
+        """Do a step; with GradScaler's scale and flag, or None; False if one has no memory."""
+        if any(map(unreadable, grads)):
+            return False
         hypers = [_hypers(group) for group in groups]
         for part in self._parts:
             part.step(
@@ -60,6 +63,7 @@ class Plan:
                 found_inf=_on(part.device, found_inf),
                 global_clipnorm=groups[0]["global_clipnorm"],
             )
+        return True
 
 
 class _Part:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liontool.optim import _sharding
 from liontool.optim.kernels import cpu_library, triton_layout
+from liontool.optim.kernels.memory import is_dense, overlap, unreadable
 
 Group = dict[str, Any]
 
@@ -21,6 +23,8 @@ _PLAIN = (
     "loss_scale_factor",
     "gradient_accumulation_steps",
 )
+
+_WAY_OUT = "leave fused out for the fastest path that there is"
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,16 @@ class Kernel:
         return _over_devices([group])
 
     def tensor_against(self, param: Tensor) -> str | None:
-        """Why the kernel cannot do a parameter, as far as device and dtype tell, or None."""
+        """Why the kernel cannot do a parameter, as far as that alone tells, or None."""
         if not self.reaches(param.device.type):
             return f"the {self.name} kernel does not reach {param.device.type}"
         if param.dtype not in self.dtypes:
             return f"the {self.name} kernel does not have {param.dtype}"
+        weight = _sharding.local(param)
+        if reason := unreadable(weight):
+            return f"the {self.name} kernel does not have {reason}"
+        if not is_dense(weight):
+            return f"the {self.name} kernel does not have weights with gaps in memory"
         return None
 
 
@@ -125,22 +134,37 @@ def refused(group: Group) -> Exception | None:
     """Why `fused=True` cannot be had, or None if it can or is not asked for."""
     if not group["fused"]:
         return None
-    way_out = "leave fused out for the fastest path that there is"
     for param in group["params"]:
         kernel = next((each for each in KERNELS if each.reaches(param.device.type)), None)
         option = None if kernel is None else kernel.option_against(group)
         if kernel is not None and option is not None:
             return ValueError(
                 f"Invalid fused: True with {option}, which the {kernel.name} kernel does not have; "
-                f"{way_out}"
+                f"{_WAY_OUT}"
             )
         reason: str | None = "there is none for this device"
         if kernel is not None:
             reason = kernel.missing() or kernel.tensor_against(param)
         if reason is not None:
-            wanted = f"{param.dtype} on {param.device.type}"
-            return RuntimeError(f"`fused=True` requires a kernel for {wanted}: {reason}; {way_out}")
+            return _none_for(param, reason)
+    if group["params"] and overlap(map(_sharding.local, group["params"])):
+        return _none_for(group["params"][0], "parameters share memory")
     return None
+
+
+def check_reason(group: Group, param: Tensor, reason: str) -> None:
+    """Raise for what a kernel found against a parameter, if `fused=True` asks for it.
+
+    Raises:
+        RuntimeError: It does.
+    """
+    if group["fused"]:
+        raise _none_for(param, reason)
+
+
+def _none_for(param: Tensor, reason: str) -> RuntimeError:
+    wanted = f"{param.dtype} on {param.device.type}"
+    return RuntimeError(f"`fused=True` requires a kernel for {wanted}: {reason}; {_WAY_OUT}")
 
 
 def _wanted(group: Group) -> bool:
@@ -155,6 +179,7 @@ def _does(kernel: Kernel, groups: Sequence[Group]) -> bool:
             kernel.tensor_against(param) is None for group in groups for param in group["params"]
         )
         and _over_devices(groups) is None
+        and not overlap(_sharding.local(param) for group in groups for param in group["params"])
         and kernel.missing() is None
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.testing._internal.two_tensor import TwoTensor
 
 from liontool.optim import Lion, backends, reference, rounding
 from liontool.optim.kernels import cpu_library, cpu_schedule, cpu_threads
@@ -264,6 +265,41 @@ def test_special_values_split(instructions: str) -> None:
     assert_same(of, theirs)
 
 
+@pytest.mark.parametrize("payload", [0x7FFFFFFF, 0x7F800001, 0xFFFFFFFF - 2**32, 0x7F80FFFF])
+def test_nan_of_any_payload_stays_nan(payload: int, instructions: str) -> None:
+    """Rounding to bfloat16 carries over no NaN into a number."""
+    nan = torch.full((70,), payload, dtype=torch.int32).view(F32)
+    for grad, momentum in ((nan, torch.zeros(70)), (torch.zeros(70), nan)):
+        of = [Entry(torch.ones(70, dtype=BF16), momentum.to(F32), None, 0)]
+        Plan(of, instructions, grad_dtypes=[F32]).step([grad], [hypers()])
+        assert all(each.isnan().all() for each in of[0][:2])
+        of = [Entry(torch.ones(70), torch.zeros(70, dtype=BF16), None, 0)]
+        Plan(of, instructions, grad_dtypes=[F32]).step([nan], [hypers()])
+        assert all(each.isnan().all() for each in of[0][:2])
+
+
+def test_one_gradient_of_another_layout(instructions: str) -> None:
+    """Where all weights are contiguous, a transposed gradient is still read where it is meant."""
+    torch.manual_seed(0)
+    of = [Entry(torch.randn(11, 13), torch.zeros(11, 13), None, 0) for _ in range(2)]
+    theirs, grads = copied(of), [torch.randn(11, 13), torch.randn(13, 11).T]
+    Plan(of, instructions).step(grads, [hypers()])
+    expected(theirs, grads, [hypers()])
+    assert_same(of, theirs)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_gradient_without_memory(place: int) -> None:
+    """The step is not done, and nothing changes; a tensor without elements needs no memory."""
+    of = [Entry(torch.ones(size), torch.zeros(size), None, 0) for size in (9, 9, 0)]
+    plan, grads = Plan(of), [torch.ones(9), torch.ones(9), torch.ones(0)]
+    assert plan.step(grads, [hypers()])
+    kept = copied(of)
+    grads[place] = torch._efficientzerotensor(9)
+    assert not plan.step(grads, [hypers()])
+    assert_same(of, kept)
+
+
 def test_nothing_moves_without_gradient_and_momentum() -> None:
     """sign(0) is 0."""
     entry = Entry(torch.ones(9), torch.zeros(9), None, 0)
@@ -386,8 +422,13 @@ def test_plan_knows_when_weights_move() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [lambda x: x[:2], lambda x: x.t(), lambda x: x.view(-1).view(BF16)[:16].view(4, 4)],
-    ids=["fewer", "transposed", "narrower"],
+    [
+        lambda x: x[:2],
+        lambda x: x.t(),
+        lambda x: x.view(-1).view(BF16)[:16].view(4, 4),
+        lambda x: x.view(torch.int32),
+    ],
+    ids=["fewer", "transposed", "narrower", "as wide"],
 )
 @pytest.mark.parametrize("which", ["param", "exp_avg"])
 def test_plan_knows_when_weights_change_where_they_are(which: str, change: Any) -> None:
@@ -407,10 +448,13 @@ def test_plan_knows_when_weights_change_where_they_are(which: str, change: Any) 
         ((torch.zeros(2), torch.zeros(2), torch.zeros(2).half()), "torch.float16 momentum"),
         ((torch.zeros(2, device="meta"),) * 3, "does not reach meta"),
         ((torch.zeros(2), torch.zeros(2).to_sparse(), torch.zeros(2)), "torch.sparse_coo"),
-        ((torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(2, 3).T), "of one layout"),
+        ((torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(2, 3).T), "of one shape and layout"),
         ((torch.zeros(4)[::2], torch.zeros(2), torch.zeros(4)[::2]), "without gaps"),
         ((torch.zeros(1).expand(2), torch.zeros(2), torch.zeros(1).expand(2)), "without gaps"),
         ((torch.zeros(2), torch.zeros(2), torch.zeros(2), torch.zeros(2).short()), "residuals"),
+        ((torch.zeros(2), torch.zeros(2), torch._neg_view(torch.zeros(2))), "the negative of"),
+        ((torch.zeros(2), torch._efficientzerotensor(2), torch.zeros(2)), "without memory"),
+        ((TwoTensor(torch.zeros(2), torch.zeros(2)),) * 3, "a TwoTensor does not lie in memory"),
     ],
 )
 def test_unsupported(tensors: tuple[Tensor, ...], reason: str) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
+from torch.testing._internal.two_tensor import TwoTensor
 
 from liontool.optim import Lion, LionSF, backends
 from liontool.optim._base import LionBase
@@ -228,7 +230,39 @@ def _rename_a_momentum(optimizer: LionBase) -> None:
     optimizer.state[param] = optimizer.state.pop(param)
 
 
+def _replace_group(optimizer: LionBase) -> None:
+    optimizer.param_groups[0] = {**optimizer.param_groups[0], "lr": 0.5}
+
+
+def _replace_groups(optimizer: LionBase) -> None:
+    optimizer.param_groups = [{**group, "lr": 0.5} for group in optimizer.param_groups]
+
+
+def _replace_counter(optimizer: LionBase) -> None:
+    optimizer.param_groups[0] = {**optimizer.param_groups[0], "step": torch.tensor(100)}
+
+
+def _move_to_another_group(optimizer: LionBase) -> None:
+    """The flat list of all parameters stays as it was."""
+    optimizer.add_param_group({"params": [Parameter(torch.ones(5))], "lr": 0.1})
+    _train(optimizer, 2, seed=3)
+    first, second = (group["params"] for group in optimizer.param_groups)
+    second.insert(0, first.pop())
+
+
+def _rename_all_momenta(optimizer: LionBase) -> None:
+    """The entries and their order stay, for other parameters."""
+    first, second = Parameter(torch.ones(9)), Parameter(torch.ones(9))
+    optimizer.add_param_group({"params": [first, second]})
+    _train(optimizer, 2, seed=3)
+    others = {first: second, second: first}
+    renamed = [(others.get(param, param), entry) for param, entry in optimizer.state.items()]
+    optimizer.state.clear()
+    optimizer.state.update(renamed)
+
+
 CHANGES = [
+    _replace_group, _replace_groups, _replace_counter, _move_to_another_group, _rename_all_momenta,
     _cut, _transpose, _exchange_momenta, _forget_a_momentum, _rename_a_momentum,
     _swap_weights, _swap_state, _reload, _clear, _freeze, _thaw, _add_group, _replace_parameter,
     _other_options, _other_path, _other_dtype,
@@ -295,6 +329,173 @@ def test_momenta_that_change_places(kind: str) -> None:
         first, second = (optimizer.state[param] for param in _all_params(optimizer))
         first["exp_avg"], second["exp_avg"] = second["exp_avg"], first["exp_avg"]
         _train(optimizer, 1, seed=2)
+    assert _equal(*pair)
+
+
+def _lazily_negated(optimizer: LionBase) -> None:
+    for param in _all_params(optimizer)[:2]:
+        param.grad = torch._neg_view(torch.randn_like(param))
+
+
+def _without_memory(optimizer: LionBase) -> None:
+    param = _all_params(optimizer)[0]
+    param.grad = torch._efficientzerotensor(param.shape)
+
+
+def _of_two(optimizer: LionBase) -> None:
+    param = _all_params(optimizer)[0]
+    param.grad = TwoTensor(torch.ones_like(param), torch.ones_like(param)).detach()
+
+
+def _negated_weights(optimizer: LionBase) -> None:
+    param = _all_params(optimizer)[0]
+    param.data = torch._neg_view(param.detach().clone())
+
+
+def _negated_momentum(optimizer: LionBase) -> None:
+    entry = optimizer.state[_all_params(optimizer)[0]]
+    entry["exp_avg"] = torch._neg_view(entry["exp_avg"].clone())
+
+
+# What is changed, and of how many parameters: torch writes to no list of negated tensors.
+ODD = [(_lazily_negated, 7), (_without_memory, 7), (_negated_weights, 1), (_negated_momentum, 1)]
+
+
+@pytest.mark.parametrize(("change", "count"), ODD)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_tensors_whose_memory_is_not_their_values(
+    steps: int, change: Callable[[LionBase], None], count: int
+) -> None:
+    """They are read as what they stand for, from the first step and later."""
+    pair = [Lion(_params()[:count], lr=1e-2, **way) for way in ({}, {"foreach": False})]
+    for optimizer in pair:
+        _train(optimizer, steps)
+        optimizer.init_state()
+        torch.manual_seed(3)
+        for _ in range(2):
+            for param in _all_params(optimizer):
+                param.grad = torch.randn_like(param)
+            change(optimizer)
+            optimizer.step()
+    assert _equal(*pair)
+
+
+def test_a_gradient_that_autograd_negates_lazily() -> None:
+    """The imaginary part of a conjugate that was resolved: the weight goes up."""
+    weight = Parameter(torch.ones(1))
+    optimizer = Lion([weight], lr=0.1, weight_decay=0.0)
+    torch.complex(torch.ones(1), weight).conj().resolve_conj().imag.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.is_neg()
+    optimizer.step()
+    assert weight.item() == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_fake_tensors_take_no_kernel(steps: int) -> None:
+    """Weights, or gradients of weights with memory, that have none, as a tracker of memory has."""
+    if not steps:
+        with FakeTensorMode():
+            optimizer = Lion([Parameter(torch.ones(9))])
+            _train(optimizer, 2)
+            assert _path(optimizer) == {"foreach"}
+        return
+    two = TwoTensor(torch.ones(9), torch.ones(9)).requires_grad_()
+    optimizer = Lion([two], lr=0.1, weight_decay=0.0)
+    two.grad = TwoTensor(torch.ones(9), torch.ones(9))
+    optimizer.step()
+    assert _path(optimizer) == {"foreach"}
+    assert two.a.tolist() == pytest.approx([0.9] * 9)
+
+
+def test_a_gradient_of_another_type() -> None:
+    """It is looked at in each step, and the plan does not take it."""
+    optimizer = Lion([Parameter(torch.ones(9))])
+    _train(optimizer, 2)
+    _of_two(optimizer)
+    assert not optimizer._fused.holds()
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 2), (6,), (1, 3)], ids=str)
+@pytest.mark.parametrize("way", [{}, {"foreach": False}, {"foreach": True}], ids=str)
+def test_a_gradient_of_another_shape(way: dict[str, Any], shape: tuple[int, ...]) -> None:
+    """It is an error on every path, with as many elements and with fewer, and nothing changes."""
+    optimizer = Lion([Parameter(torch.zeros(2, 3))], **way)
+    _train(optimizer, 1)
+    weight = _all_params(optimizer)[0]
+    assert weight.grad is not None
+    weight.grad.data = torch.ones(shape)
+    before = [each.clone() for each in _bits(optimizer)]
+    with pytest.raises(RuntimeError, match=r"gradient of shape \(.*\) for a parameter of shape"):
+        optimizer.step()
+    assert all(map(torch.equal, before, _bits(optimizer)))
+
+
+def test_weights_that_share_memory() -> None:
+    """One step follows the other, as in the loop; the path is named, and `fused=True` refused."""
+    pair = []
+    for way in ({}, {"foreach": False}):
+        first = Parameter(torch.linspace(-1, 1, 300))
+        pair.append(Lion([first, Parameter(first.detach()[100:])], lr=1e-2, **way))  # type: ignore[arg-type]
+    for optimizer in pair:
+        _train(optimizer, 3)
+    assert _equal(*pair)
+    assert _path(pair[0]) == {"foreach"}
+    with pytest.raises(RuntimeError, match="parameters share memory"):
+        Lion(_all_params(pair[0]), fused=True)
+
+
+def test_weights_with_gaps() -> None:
+    """The path that they take is named, and `fused=True` is refused."""
+    weight = Parameter(torch.ones(4, 4)[:, ::2])
+    assert _path(Lion([weight])) == {"foreach"}
+    with pytest.raises(RuntimeError, match="weights with gaps in memory; leave fused out"):
+        Lion([weight], fused=True)
+
+
+def test_momentum_without_kernel() -> None:
+    """The path is named as it is then; with `fused=True` the step raises and changes nothing."""
+    optimizer = Lion([Parameter(torch.ones(4))], lr=1e-2)
+    weight = _all_params(optimizer)[0]
+    for fused in (None, True):
+        optimizer.state.clear()
+        optimizer.param_groups[0]["fused"] = fused
+        _train(optimizer, 1)
+        assert _path(optimizer) == {"cpu"}
+        entry = optimizer.state[weight]
+        entry["exp_avg"] = entry["exp_avg"].half()
+        assert _path(optimizer) == {"foreach"}
+    before = _bits(optimizer)[0].clone()
+    with pytest.raises(RuntimeError, match=r"`fused=True` requires .*: .* torch.float16 momentum"):
+        _train(optimizer, 1)
+    assert torch.equal(before, weight)
+
+
+def test_momentum_as_half_where_it_is() -> None:
+    """The same bytes, read in another dtype."""
+    pair = []
+    for way in ({}, {"foreach": False}):
+        weights = [Parameter(torch.linspace(-2, 2, 64).bfloat16())]
+        optimizer = Lion(weights, lr=1e-2, rounding="split", **way)  # type: ignore[arg-type]
+        _train(optimizer, 3)
+        exp_avg = optimizer.state[weights[0]]["exp_avg"]
+        exp_avg.data = exp_avg.data.view(torch.float16)
+        _train(optimizer, 3, seed=2)
+        pair.append(optimizer)
+    assert _equal(*pair)
+
+
+def test_scale_and_flag_set_by_hand() -> None:
+    """The kernel does not have them: they are obeyed on the plain path, and not forgotten."""
+    pair = [Lion(_params(), lr=1e-2, **way) for way in ({}, {"foreach": False})]
+    for optimizer in pair:
+        _train(optimizer, 2)
+        optimizer.grad_scale = torch.tensor(1024.0)
+        optimizer.found_inf = torch.tensor(0.0)
+        _train(optimizer, 1, seed=2)
+        optimizer.found_inf = torch.tensor(1.0)
+        _train(optimizer, 1, seed=3)
+        assert int(optimizer.param_groups[0]["step"]) == 3
     assert _equal(*pair)
 
 

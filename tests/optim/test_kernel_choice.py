@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from liontool.optim import Lion, LionSF, _kernel_triton, _kernels
 from liontool.optim._batch import Piece
+from liontool.optim.kernels import cpu, triton_layout
 from liontool.optim.kernels.triton_layout import interpreted
 
 pytestmark = pytest.mark.skipif(interpreted(), reason="the Triton kernels reach the CPU alone")
@@ -23,6 +24,9 @@ def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     there = dataclasses.replace(_kernels.TRITON, missing=lambda: None)
     monkeypatch.setattr(_kernels, "TRITON", there)
     monkeypatch.setattr(_kernels, "KERNELS", (_kernels.CPU, there))
+    for module in (_kernels, cpu, triton_layout):
+        monkeypatch.setattr(module, "unreadable", lambda tensor: None)
+    monkeypatch.setattr(_kernels, "overlap", lambda tensors: False)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 

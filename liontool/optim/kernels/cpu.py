@@ -17,10 +17,11 @@ from torch import Tensor
 
 from liontool.optim.kernels import cpu_library, cpu_threads
 from liontool.optim.kernels.cpu_schedule import CELL, Entry, Mode, Schedule
-from liontool.optim.kernels.memory import is_dense, laid_out, same_layout
+from liontool.optim.kernels.memory import is_dense, laid_out, same_layout, unreadable
 
 _FLOAT32, _BFLOAT16 = torch.float32, torch.bfloat16
 _ADDRESS = Tensor.data_ptr
+_DTYPE = operator.attrgetter("dtype")
 _NBYTES = operator.attrgetter("nbytes")
 _IS_CONTIGUOUS = Tensor.is_contiguous
 _STRIDE = Tensor.stride
@@ -87,6 +88,7 @@ class Plan:
         self._residuals = [entry.residual for entry in entries if entry.residual is not None]
         self._written = [*self._params, *self._exp_avgs, *self._residuals]
         self._memory = _memory(self._written)
+        self._empty = sum(param.numel() == 0 for param in self._params)
         self._contiguous = all(map(_IS_CONTIGUOUS, self._params))
         dtypes = [param.dtype for param in self._params]
         wanted = dtypes if grad_dtypes is None else grad_dtypes
@@ -99,7 +101,8 @@ class Plan:
     ) -> str | None:
         """Why the kernel cannot do a step on these tensors, or None if it can.
 
-        A gradient of another layout is no reason: a copy of it is made.
+        A gradient of another layout is no reason: a copy of it is made. Nor is one that is negated
+        only when it is read, but `step` takes it resolved.
         """
         reason = cpu_library.why_none()
         if reason is not None:
@@ -110,6 +113,9 @@ class Plan:
             return f"the CPU kernel does not reach {param.device}"
         if any(tensor.layout != torch.strided for tensor in tensors):
             return f"the kernel does not know the layout {grad.layout}"
+        for tensor in (param, grad.resolve_neg(), *rest):
+            if reason := unreadable(tensor):
+                return f"the kernel does not know {reason}"
         if param.dtype not in (_FLOAT32, _BFLOAT16) or grad.dtype not in (param.dtype, _FLOAT32):
             return f"the kernel does not know {param.dtype} weights with {grad.dtype} gradients"
         if exp_avg.dtype not in (_FLOAT32, _BFLOAT16):
@@ -118,7 +124,7 @@ class Plan:
             return f"the kernel does not know {residual.dtype} residuals of {param.dtype}"
         shapes = {each.shape for each in tensors}
         if len(shapes) > 1 or not all(same_layout(each, param) for each in rest):
-            return "the kernel needs weights and state of one layout"
+            return "the kernel needs weights, gradients and state of one shape and layout"
         return None if is_dense(param) else "the kernel needs weights without gaps in memory"
 
     def holds(self) -> bool:
@@ -127,7 +133,7 @@ class Plan:
 
     def step(
         self, grads: Sequence[Tensor], hypers: Sequence[Hypers], threads: int | None = None
-    ) -> None:
+    ) -> bool:
         """Do a step on all tensors.
 
         Args:
@@ -135,10 +141,15 @@ class Plan:
                 checks here; they are not changed.
             hypers: Of each group.
             threads: How many may work, or None for torch's number.
+
+        Returns:
+            Whether it was done; nothing was if there are gradients without memory.
         """
         schedule = self._schedule(hypers)
         grads = self._laid_out(grads)
         addresses = array("Q", map(_ADDRESS, grads))
+        if addresses.count(0) != self._empty:
+            return False
         groups = b"".join(map(_group_row, hypers))
         codes = schedule.codes
         self._kernel.liontool_step(
@@ -149,6 +160,7 @@ class Plan:
         )
         torch.autograd.graph.increment_version(self._params)
         self._last = schedule
+        return True
 
     def counts(self) -> list[tuple[int, int]]:
         """Of each entry in the last step: agreeing elements, elements with a gradient.
@@ -190,10 +202,11 @@ def _group_row(hypers: Hypers) -> bytes:
     )
 
 
-def _memory(tensors: Sequence[Tensor]) -> tuple[list[int], list[int], object]:
+def _memory(tensors: Sequence[Tensor]) -> tuple[object, ...]:
     """Where tensors lie, and what can change of them at the same place."""
     layouts = all(map(_IS_CONTIGUOUS, tensors)) or list(map(_STRIDE, tensors))
-    return list(map(_ADDRESS, tensors)), list(map(_NBYTES, tensors)), layouts
+    kinds = (list(map(kind, tensors)) for kind in (_ADDRESS, _NBYTES, _DTYPE))
+    return (*kinds, layouts)
 
 
 def _start(numbers: array[int]) -> int:

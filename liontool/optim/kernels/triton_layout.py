@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liontool.optim.kernels.memory import is_dense, same_layout
+from liontool.optim.kernels.memory import is_dense, same_layout, unreadable
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 WIDTH = 16  # bytes that a thread loads at once, from addresses that are multiples of it
@@ -124,9 +124,12 @@ def reason_against(
             return f"{name} on {tensor.device}, weights on {param.device}"
         if tensor.shape != param.shape or tensor.layout != torch.strided:
             return f"{name} are no plain tensor of the shape of the weights"
+    state = [exp_avg] if residual is None else [exp_avg, residual]
+    for tensor in (param, grad.resolve_neg(), *state):
+        if reason := unreadable(tensor):
+            return f"no kernel for {reason}"
     if not is_dense(param):
         return "weights that overlap or have gaps"
-    state = [exp_avg] if residual is None else [exp_avg, residual]
     if not all(same_layout(tensor, param) for tensor in state):
         return "state in another memory layout than the weights"
     if rounding == "stochastic" and param.dtype == torch.bfloat16 and not param.is_contiguous():
