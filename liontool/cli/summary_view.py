@@ -14,7 +14,7 @@ from liontool.inspect.summary import (
     SchedulerSummary,
     Summary,
 )
-from liontool.page.group_rows import GroupRow, columns, group_rows
+from liontool.page.group_rows import GroupRow, columns, elements_title, group_rows
 
 _LONGEST_FACT = 60
 _SHORT_FACT = 10
@@ -101,7 +101,7 @@ def _optimizer(page: render.Page, optimizer: OptimizerSummary) -> None:
     varying = [name for name in names if name not in common]
     moments = ["moments"] if len(dtypes) > 1 else []
     page.table(
-        ("group", "params", "elements", *varying, *moments, "size"),
+        ("group", "params", elements_title(optimizer.groups), *varying, *moments, "size"),
         [tuple(_group_cells(row, varying, bool(moments))) for row in rows],
     )
     if optimizer.schedulers:

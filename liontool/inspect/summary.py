@@ -18,14 +18,16 @@ from liontool.checkpoint.source import Source
 from liontool.errors import ReadError
 from liontool.inspect.consistency import consistency
 from liontool.inspect.findings import Finding
-from liontool.inspect.listing import TENSOR_FILES
+from liontool.inspect.listing import OTHER, TENSOR_FILES, Item
 from liontool.inspect.lr_curve import Curve, remaining
 from liontool.inspect.opening import opened
+from liontool.inspect.parameter_sizes import Sizes, parameter_sizes, per_element
 from liontool.inspect.resume_outlook import outlook
 from liontool.inspect.schedules.trainer import factor_of
-from liontool.states import MOMENT, recognise
+from liontool.inspect.sharing import shared
+from liontool.states import recognise
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
 
 
@@ -35,7 +37,8 @@ class GroupSummary:
 
     Attributes:
         parameters: How many parameters it has.
-        elements: Elements of those that have state.
+        elements: Elements of the parameters, as far as state or weights in the file tell them.
+        unsized: How many parameters have neither, so that their elements are not counted.
         dtypes: Of the moments, sorted.
         bytes: Size of the state.
         fields: Every hyperparameter.
@@ -46,6 +49,7 @@ class GroupSummary:
     dtypes: tuple[str, ...]
     bytes: int
     fields: Mapping[str, Any]
+    unsized: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class OptimizerSummary:
         groups: Parameter groups in order.
         without_state: How many parameters have none: frozen, or never used.
         bytes: Size of the state as it is.
-        bytes_adamw: What the state takes under AdamW; None where there is no first moment.
+        bytes_adamw: What the state takes under AdamW; None where no state tells it: factored,
+            quantized, or none at all.
         bytes_lion: What it takes under Lion.
         schedulers: The schedulers that drive it.
         resume: What a resume will do, in sentences.
@@ -110,9 +115,9 @@ class FileSummary:
         container: "torch zip", "safetensors", ...; "" where it could not be read.
         bytes: Size on disk.
         tensors: How many.
-        elements: In all of them.
-        tensor_bytes: Size of all of them; those that share a storage count each.
-        dtypes: Bytes of each element type, largest first.
+        elements: In all of them; values that tensors share count once, as in `list_tensors`.
+        tensor_bytes: Size of all of them, counted likewise.
+        dtypes: Of these, the bytes of each element type, largest first.
         facts: What else the container says about itself.
         problem: Why it could not be read, else None.
     """
@@ -199,7 +204,7 @@ def summarise(path: str | PathLike[str], framework: str | None = None) -> Summar
         step=_step(checkpoint) if checkpoint else None,
         epoch=checkpoint.epoch if checkpoint else None,
         facts=plain(checkpoint.facts) if checkpoint else {},
-        optimizers=tuple(_optimizers(checkpoint)) if checkpoint else (),
+        optimizers=tuple(_optimizers(source, checkpoint)) if checkpoint else (),
         schedulers=tuple(map(_scheduler, checkpoint.loose_schedulers)) if checkpoint else (),
         files=files,
         findings=tuple(consistency(look)),
@@ -218,52 +223,55 @@ def _step(checkpoint: Checkpoint) -> int | None:
     return None
 
 
-def _optimizers(checkpoint: Checkpoint) -> Iterator[OptimizerSummary]:
-    return (_optimizer(optimizer, checkpoint) for optimizer in checkpoint.optimizers)
+def _optimizers(source: Source, checkpoint: Checkpoint) -> Iterator[OptimizerSummary]:
+    for optimizer in checkpoint.optimizers:
+        yield _optimizer(optimizer, checkpoint, parameter_sizes(source, optimizer))
 
 
-def _optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> OptimizerSummary:
+def _optimizer(optimizer: Optimizer, checkpoint: Checkpoint, sizes: Sizes) -> OptimizerSummary:
     slots = optimizer.slots
     found = recognise(
         (group.fields for group in optimizer.groups), (slot.state.keys() for slot in slots.values())
     )
-    moments = [slot.state[MOMENT] for slot in slots.values() if MOMENT in slot.state]
     factor = factor_of(checkpoint)
     curves = [remaining(one, optimizer.groups, factor) for one in optimizer.schedulers]
-    lion = sum(moment.nbytes for moment in moments if isinstance(moment, TensorRef))
+    lion = _momentum_bytes(optimizer)
     return OptimizerSummary(
         label=optimizer.label,
         kind=found.kind,
         assumed=found.assumed,
-        groups=tuple(_group(group, slots) for group in optimizer.groups),
+        groups=tuple(_group(group, slots, sizes) for group in optimizer.groups),
         without_state=sum(
             key not in slots or not slots[key].state
             for group in optimizer.groups
             for key in group.params
         ),
         bytes=optimizer.state_bytes,
-        bytes_adamw=2 * lion if moments else None,
-        bytes_lion=lion if moments else None,
+        bytes_adamw=None if lion is None else 2 * lion,
+        bytes_lion=lion,
         schedulers=tuple(map(_scheduler, optimizer.schedulers, curves)),
         resume=outlook(optimizer, checkpoint.framework, curves),
     )
 
 
-def _group(group: ParamGroup, slots: Mapping[int | str, Slot]) -> GroupSummary:
+def _momentum_bytes(optimizer: Optimizer) -> int | None:
+    """Bytes of a momentum for each parameter with state; None where one of them does not tell."""
+    moments = [per_element(slot) for slot in optimizer.slots.values() if slot.state]
+    known = [moment.nbytes for moment in moments if moment is not None]
+    return sum(known) if known and len(known) == len(moments) else None
+
+
+def _group(group: ParamGroup, slots: Mapping[int | str, Slot], sizes: Sizes) -> GroupSummary:
     own = [slots[key] for key in group.params if key in slots]
     found = [(name, tensor) for slot in own for name, tensor in slot.tensors()]
     return GroupSummary(
         parameters=len(group.params),
-        elements=sum(map(_elements, own)),
+        elements=sum(sizes.get(key, 0) for key in group.params),
         dtypes=tuple(sorted({tensor.dtype for name, tensor in found if name != "step"})),
         bytes=sum(tensor.nbytes for _, tensor in found),
         fields={name: item for name, item in plain(group.fields).items() if name != "param_names"},
+        unsized=sum(key not in sizes for key in group.params),
     )
-
-
-def _elements(slot: Slot) -> int:
-    """Elements of the parameter: as many as its largest state tensor has."""
-    return max((tensor.numel for name, tensor in slot.tensors() if name != "step"), default=0)
 
 
 def _scheduler(scheduler: Scheduler, curve: Curve | None = None) -> SchedulerSummary:
@@ -295,14 +303,16 @@ def _files(source: Source) -> Iterator[FileSummary]:
 
 def _file(document: Document, path: Path) -> FileSummary:
     found = [tensor for _, tensor in tensors(document.tree)]
+    copies = shared(Item("", "", OTHER, tensor) for tensor in found)
+    own = [tensor for tensor in found if id(tensor) not in copies]
     return FileSummary(
         name=document.name,
         container=document.container,
         bytes=path.stat().st_size,
         tensors=len(found),
-        elements=sum(tensor.numel for tensor in found),
-        tensor_bytes=sum(tensor.nbytes for tensor in found),
-        dtypes=_by_dtype(found),
+        elements=sum(tensor.numel for tensor in own),
+        tensor_bytes=sum(tensor.nbytes for tensor in own),
+        dtypes=_by_dtype(own),
         facts=dict(document.facts),
     )
 

@@ -42,6 +42,11 @@ def group_rows(groups: Sequence[GroupSummary]) -> list[GroupRow]:
     return [_row(same, groups) for same in alike.values()]
 
 
+def elements_title(groups: Sequence[GroupSummary]) -> str:
+    """Above the elements: the sizes of parameters without state may be unknown."""
+    return "elements with state" if any(group.unsized for group in groups) else "elements"
+
+
 def _row(same: Sequence[int], groups: Sequence[GroupSummary]) -> GroupRow:
     own = [groups[index] for index in same]
     return GroupRow(

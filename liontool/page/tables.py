@@ -13,7 +13,7 @@ from liontool.inspect.summary import (
     Summary,
 )
 from liontool.measure.summary import ValueSummary
-from liontool.page.group_rows import GroupRow, columns, group_rows
+from liontool.page.group_rows import GroupRow, columns, elements_title, group_rows
 from liontool.page.layers import Layers
 from liontool.page.markup import table
 
@@ -22,7 +22,8 @@ def groups(optimizer: OptimizerSummary) -> str:
     """A row for each group, or for those that are alike where they are many."""
     names = columns(optimizer.groups)
     rows = [tuple(_group(row, names)) for row in group_rows(optimizer.groups)]
-    head = ("group", "parameters", "elements", *names, "moments", "size of state")
+    elements = elements_title(optimizer.groups)
+    head = ("group", "parameters", elements, *names, "moments", "size of state")
     return table("Parameter groups with their hyperparameters", head, rows)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from liontool.errors import LayoutError, ReadError
 from liontool.inspect import Summary, summarise
+from liontool.inspect.tensors import list_tensors
 
 
 def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
@@ -114,7 +115,42 @@ def test_parameters_without_state(model: torch.nn.Sequential, tmp_path: Path) ->
     train(model, optimizer)
     (found,) = summarise(saved(tmp_path / "a.pt", optimizer=optimizer)).optimizers
     assert found.without_state == 2
-    assert found.groups[0].elements == 10
+    assert (found.groups[0].elements, found.groups[0].unsized) == (10, 2)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_frozen_parameters_have_elements(
+    model: torch.nn.Sequential, tmp_path: Path, named: bool
+) -> None:
+    """The weights in the file tell the size of what has no state, by name or by their order."""
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    make = model.named_parameters if named else model.parameters
+    optimizer = torch.optim.AdamW(make(), lr=1e-3)
+    train(model, optimizer)
+    path = saved(tmp_path / "a.pt", model=model, optimizer=optimizer)
+    (group,) = summarise(path).optimizers[0].groups
+    assert (group.elements, group.unsized) == (30, 0)
+
+
+def test_elements_of_what_keeps_less(model: torch.nn.Module, tmp_path: Path) -> None:
+    """SGD keeps no state and Adafactor factors of it; the weights tell their elements too."""
+    for optimizer in (torch.optim.SGD, torch.optim.Adafactor):
+        made = optimizer(model.parameters(), lr=1e-3)
+        train(model, made)
+        found = summarise(saved(tmp_path / "a.pt", model=model, optimizer=made)).optimizers[0]
+        assert (found.groups[0].elements, found.groups[0].unsized) == (30, 0)
+        assert found.bytes_lion is None
+
+
+def test_tied_weights_count_once(tmp_path: Path) -> None:
+    """Elements and bytes are those of `--tensors`, which counts values that are shared once."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    (file,) = summarise(saved(tmp_path / "a.pt", model=model)).files
+    listed = list_tensors(tmp_path / "a.pt")
+    assert (file.tensors, file.elements, file.tensor_bytes) == (4, 24, 96)
+    assert (listed.elements, listed.bytes, file.dtypes) == (24, 96, {"float32": 96})
 
 
 def test_other_optimizers_are_shown(model: torch.nn.Module, tmp_path: Path) -> None:
@@ -123,8 +159,17 @@ def test_other_optimizers_are_shown(model: torch.nn.Module, tmp_path: Path) -> N
     train(model, optimizer)
     (found,) = summarise(saved(tmp_path / "a.pt", optimizer=optimizer)).optimizers
     assert found.kind == "SGD"
-    assert (found.bytes_adamw, found.bytes_lion) == (None, None)
+    assert (found.bytes_adamw, found.bytes_lion) == (240, 120)
     assert found.groups[0].fields["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "Adamax", "RMSprop", "Rprop", "ASGD", "Adadelta"])
+def test_memory_under_other_optimizers(model: torch.nn.Module, tmp_path: Path, name: str) -> None:
+    """Any state with an element for each of the weights tells what AdamW and Lion would take."""
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=1e-3)
+    train(model, optimizer)
+    (found,) = summarise(saved(tmp_path / "a.pt", optimizer=optimizer)).optimizers
+    assert (found.bytes_adamw, found.bytes_lion) == (240, 120)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
@@ -181,7 +226,7 @@ def test_json(model: torch.nn.Module, adamw: torch.optim.AdamW, tmp_path: Path) 
     """The summary is a JSON document with the version of its schema."""
     summary: Summary = summarise(saved(tmp_path / "a.pt", model=model, optimizer=adamw))
     document = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["optimizers"][0]["groups"][1]["fields"]["weight_decay"] == 0.0
 
 
