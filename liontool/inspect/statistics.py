@@ -20,7 +20,7 @@ from liontool.measure.evidence import TensorEvidence, mean, persistence, update_
 from liontool.measure.summary import ValueSummary, merged
 from liontool.measure.weights import weights_by_slot
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
 
 

@@ -130,7 +130,7 @@ def test_moments_of_two_types(tmp_path: Path, wide: str) -> None:
 def test_json(found: Statistics) -> None:
     """Statistics are a JSON document with the version of the schema."""
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["groups"][0]["kinds"]["weight"]["count"] == 216
 
 
