@@ -200,7 +200,7 @@ def test_fields_as_json(liontool: Run, checkpoint: Path) -> None:
         "--json",
     )  # fmt: skip
     document = json.loads(out)
-    assert document["schema"] == (2 if option == "--stats" else 1)
+    assert document["schema"] == 1
     assert document["fields"] == {"groups.0.lr": 3e-4}
     assert document["assertions"][0]["holds"] is False
 
