@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from liontool.optim import reference
+from liontool.optim import Lion, reference, rounding
 from support.lions import give_gradients, same
 
 SIZE = 64
@@ -129,6 +129,24 @@ def test_gradients_in_any_layout(kind: Any) -> None:
         optimizer.step()
         twice.append([param.detach() for param in params])
     assert same(*twice)
+
+
+def test_a_tensor_that_chance_rounds_is_whole() -> None:
+    """However large, each of its elements is rounded by the noise of its own place."""
+    (param,) = _params("cut", torch.bfloat16)
+    give_gradients([param])
+    assert param.grad is not None
+    size, beta1, beta2 = 1e-2, 0.9, 0.99
+    optimizer = Lion([param], lr=size, betas=(beta1, beta2), rounding="stochastic", foreach=True)
+    factors = reference.coefficients(
+        size, optimizer.param_groups[0]["weight_decay"], (beta1, beta2)
+    )
+    wide = reference.widened(param.detach()), reference.widened(param.grad)
+    moved, _ = reference.updated(*wide, torch.zeros(param.shape), size, factors)
+    key = rounding.key(optimizer.param_groups[0]["rounding_seed"], 1, 0)
+    places = torch.arange(param.numel()).view(param.shape)
+    optimizer.step()
+    assert same([param.detach()], [rounding.stochastic(moved, key, places)])
 
 
 def test_the_default_device_is_not_asked(kind: Any) -> None:

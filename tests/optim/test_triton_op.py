@@ -81,3 +81,57 @@ def test_plans_go_with_their_owner():
     triton_op.step(gone, [entry(case)], [case.grad], [hypers()])
     kernels.assert_equal([case], expected)
     assert not gone.plans
+
+
+def stepped(owner, cases, of_groups=None, **more):
+    """A step of the operator on cases, as the loop does it."""
+    expected = by_the_loop(cases, groups=more.get("groups"), group_options=of_groups)
+    members = more.get("groups") or [0] * len(cases)
+    entries = [entry(case, group=group) for case, group in zip(cases, members, strict=True)]
+    numbers = [hypers(**own) for own in of_groups or [{}]]
+    triton_op.step(owner, entries, [case.grad for case in cases], numbers)
+    kernels.assert_equal(cases, expected)
+
+
+def test_the_same_memory_in_another_order():
+    """A plan is for the strides that it was made for."""
+    torch.manual_seed(0)
+    owner, case = Owner(), drawn(25)
+    square = case._replace(**{name: getattr(case, name).view(5, 5) for name in case._fields[:3]})
+    stepped(owner, [square])
+    stepped(owner, [square._replace(param=square.param.t(), exp_avg=square.exp_avg.t())])
+    assert len(owner.plans) == 2
+
+
+def test_the_same_memory_in_another_dtype():
+    """A plan is for the dtypes that it was made for."""
+    torch.manual_seed(0)
+    owner, case = Owner(), drawn(40, (torch.bfloat16,) * 3)
+    stepped(owner, [case])
+    other = [tensor.view(torch.float16) for tensor in case[:3]]
+    other[1].copy_(torch.randn(40))
+    stepped(owner, [kernels.Case(*other, case.margins)])
+    assert len(owner.plans) == 2
+
+
+def test_the_same_tensors_in_other_groups():
+    """A plan is for the groups that it was made for."""
+    torch.manual_seed(0)
+    owner, cases = Owner(), [drawn(20), drawn(30)]
+    own = [{"lr": 1e-3}, {"lr": 1e-2, "maximize": True}]
+    stepped(owner, cases, own, groups=[0, 1])
+    stepped(owner, cases, own, groups=[1, 0])
+    assert len(owner.plans) == 2
+
+
+def test_plans_of_captured_graphs_stay():
+    """A graph is replayed with the tables of its plan, however many plans come after it."""
+    owner, first = Owner(), drawn(20)
+    triton_op.step(owner, [entry(first)], [first.grad], [hypers()])
+    (plan,) = owner.plans.values()
+    plan._moving._captured.append(None)
+    others = [drawn(20) for _ in range(2 * triton_op._KEPT)]
+    for case in others:
+        triton_op.step(owner, [entry(case)], [case.grad], [hypers()])
+    assert plan in owner.plans.values()
+    assert len(owner.plans) == 1 + triton_op._KEPT
