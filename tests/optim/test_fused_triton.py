@@ -13,6 +13,7 @@ import pytest
 from support import triton_runs
 
 NAMES = [f"{kind}, {case}" for kind in triton_runs.KINDS for case in triton_runs.CASES]
+NAMES += [f"{kind}, many steps" for kind in triton_runs.LONG]
 
 
 @pytest.fixture(scope="module")

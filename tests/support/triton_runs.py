@@ -7,6 +7,7 @@ configuration its path and whether weights and state have the bits of the loop.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from liontool.optim._base import LionBase
 
 SHAPES = [(17,), (5, 7), (2, 3, 4), (1,), (), (0,)]
 STEPS = 4
+# Many steps take the interpreter long, so these are on few elements.
+MANY = 200
+FEW = [(3, 7), (0,)]
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -42,13 +46,21 @@ KINDS: dict[str, Any] = {
     ),
 }
 
+LONG = ("lion", "lion_sf")
 
-def _train(kind: str, dtype: torch.dtype = torch.float32, **options: Any) -> LionBase:
+
+def _train(
+    kind: str,
+    dtype: torch.dtype = torch.float32,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+    steps: int = STEPS,
+    **options: Any,
+) -> LionBase:
     generator = torch.Generator().manual_seed(0)
-    params = [Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in SHAPES]
+    params = [Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
     optimizer: LionBase = KINDS[kind](params, **{"lr": 1e-2, **options})
     optimizer.param_groups[0]["horizon"] = 10.0
-    for _ in range(STEPS):
+    for _ in range(steps):
         for param in params:
             param.grad = torch.randn(param.shape, generator=generator).to(dtype)
         optimizer.step()
@@ -66,13 +78,14 @@ def _path(optimizer: LionBase) -> str:
 
 def main() -> None:
     """Print a JSON object: "kind, case" to [path, equal]."""
-    results = {}
-    for kind in KINDS:
-        for name, case in CASES.items():
-            chosen, plain = _train(kind, **case), _train(kind, foreach=False, **case)
-            equal = all(map(torch.equal, _bits(chosen), _bits(plain)))
-            results[f"{kind}, {name}"] = [_path(chosen), equal]
-    print(json.dumps(results))
+    runs = [(kind, name, case) for kind in KINDS for name, case in CASES.items()]
+    runs += [(kind, "many steps", {"shapes": FEW, "steps": MANY}) for kind in LONG]
+    print(json.dumps({f"{kind}, {name}": _compared(kind, case) for kind, name, case in runs}))
+
+
+def _compared(kind: str, case: dict[str, Any]) -> list[Any]:
+    chosen, plain = _train(kind, **case), _train(kind, foreach=False, **case)
+    return [_path(chosen), all(map(torch.equal, _bits(chosen), _bits(plain)))]
 
 
 if __name__ == "__main__":
