@@ -10,7 +10,7 @@ from liontool.inspect.group_checks import group_label
 from liontool.states import ADAMW, LAYOUTS, MOMENT, Layout, has_groups_of
 
 # Those of torch whose groups are like no other's.
-_TOLD_BY_GROUPS = ("AdamW", "NAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
+_TOLD_BY_GROUPS = ("AdamW", "NAdam", "RMSprop", "Adagrad", "Adadelta")
 
 
 def family_findings(optimizer: Optimizer) -> Iterator[Finding]:
@@ -18,7 +18,7 @@ def family_findings(optimizer: Optimizer) -> Iterator[Finding]:
     yield from _hyperparameters(optimizer)
     kept = [slot for slot in optimizer.slots.values() if slot.state]
     layout = _layout(optimizer)
-    if layout is not None and kept:
+    if layout is not None and kept and not _is_of_others(layout, kept):
         yield from _fields(layout, kept, optimizer.label)
     for group in optimizer.groups:
         if group.fields.get("amsgrad") is True:
@@ -31,6 +31,12 @@ def _layout(optimizer: Optimizer) -> Layout | None:
     fitting = (layout for layout in LAYOUTS if has_groups_of(layout, groups))
     layout = next(fitting, None)
     return layout if layout is not None and layout.kind in _TOLD_BY_GROUPS else None
+
+
+def _is_of_others(layout: Layout, kept: Sequence[Slot]) -> bool:
+    """Whether all state has what this optimizer keeps none of: bitsandbytes' groups look alike."""
+    known = layout.state | layout.state_extra
+    return all(slot.state.keys() - known for slot in kept)
 
 
 def _fields(layout: Layout, kept: Sequence[Slot], where: str) -> Iterator[Finding]:
