@@ -142,6 +142,7 @@ def test_mixed_dtypes(arch, dtypes, moved, tmp_path):
 
 
 OTHERS = {
+    "lion fp32 with clip": lambda: lion(F32, F32, F32),
     "split": lambda: lion(BF16, BF16, BF16, "split"),
     "stochastic": lambda: lion(BF16, BF16, BF16, "stochastic"),
     "float16": lambda: lion(F16, F16, F16),
@@ -150,7 +151,10 @@ OTHERS = {
     "marks with split": lambda: apply_marks(BF16, "split"),
     "marks with noise": lambda: apply_marks(BF16, "stochastic"),
     "sizes": lambda: small("triton_agreement", "sizes_of", BLOCK=256),
+    "marks of float16": lambda: mark(F16, F16),
+    "float16 by marks": lambda: apply_marks(F16),
     "squares": lambda: squares(F32),
+    "squares of bf16": lambda: squares(BF16),
     "squares of tensors": lambda: small("triton_norm", "squares_of_tensors", BLOCK=1024),
     "clip": lambda: small("triton_norm", "clip_of", BLOCK=1024),
     "hypers": lambda: small("triton_hypers", "read_hypers"),
