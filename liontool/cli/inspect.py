@@ -84,32 +84,34 @@ def inspect(
         bool, typer.Option("--force", help="Replace the page or picture if it exists.")
     ] = False,
     framework: options.Framework = None,
+    optimizer: options.Optimizers = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what a checkpoint holds: optimizer, schedule, tensors.
 
     Nothing in the file is executed, and only its headers are read, but for --stats, --html, --plot.
     """
+    only = tuple(optimizer or ())
     if page is not None or plot is not None:
         if fields or statements or tensors or tree:
             raise ValueError("--html and --plot take no --tensors, --tree, --field or --assert")
-        _pictures(path, framework, filters or (), page, plot, force, as_json)
+        _pictures(path, framework, only, filters or (), page, plot, force, as_json)
     elif force:
         raise ValueError("--force belongs to --html and --plot; nothing else is written")
     elif fields or statements:
-        _fields(path, framework, fields or (), statements or (), as_json)
+        _fields(path, framework, only, fields or (), statements or (), as_json)
     elif stats:
-        _statistics(path, framework, filters or (), tensors, as_json)
+        _statistics(path, framework, only, filters or (), tensors, as_json)
     elif tensors or tree or filters:
-        _tensors(path, framework, filters or (), sort, tree, as_json)
+        _tensors(path, framework, only, filters or (), sort, tree, as_json)
     else:
-        _summary(path, framework, as_json)
+        _summary(path, framework, only, as_json)
 
 
-def _summary(path: str, framework: str | None, as_json: bool) -> None:
+def _summary(path: str, framework: str | None, optimizers: Sequence[str], as_json: bool) -> None:
     from liontool.inspect.summary import summarise
 
-    summary = summarise(Path(path), framework)
+    summary = summarise(Path(path), framework, optimizers)
     if as_json:
         from liontool.cli import json_output
 
@@ -123,6 +125,7 @@ def _summary(path: str, framework: str | None, as_json: bool) -> None:
 def _tensors(
     path: str,
     framework: str | None,
+    optimizers: Sequence[str],
     filters: Sequence[str],
     order: str,
     as_tree: bool,
@@ -131,7 +134,7 @@ def _tensors(
     from liontool.cli import tensors_view
     from liontool.inspect.tensors import list_tensors
 
-    found = list_tensors(Path(path), framework, filters, order)
+    found = list_tensors(Path(path), framework, filters, order, optimizers)
     if filters:
         print(tensors_view.scope(found.matched, found.total), file=sys.stderr)
     tensors_view.warn(found.unread)
@@ -144,13 +147,18 @@ def _tensors(
 
 
 def _statistics(
-    path: str, framework: str | None, filters: Sequence[str], each: bool, as_json: bool
+    path: str,
+    framework: str | None,
+    optimizers: Sequence[str],
+    filters: Sequence[str],
+    each: bool,
+    as_json: bool,
 ) -> None:
     from liontool.cli import progress, tensors_view
     from liontool.inspect.statistics import statistics
 
     with progress.copying() as advance:
-        found = statistics(Path(path), framework, filters, advance)
+        found = statistics(Path(path), framework, filters, advance, optimizers)
     if filters:
         print(tensors_view.scope(found.matched, found.total), file=sys.stderr)
     tensors_view.warn(found.unread)
@@ -167,6 +175,7 @@ def _statistics(
 def _fields(
     path: str,
     framework: str | None,
+    optimizers: Sequence[str],
     fields: Sequence[str],
     statements: Sequence[str],
     as_json: bool,
@@ -174,7 +183,7 @@ def _fields(
     from liontool.cli import fields_view
     from liontool.inspect.fields import FieldReader
 
-    reader = FieldReader(Path(path), framework)
+    reader = FieldReader(Path(path), framework, optimizers)
     if not fields_view.show(reader, fields, statements, as_json=as_json):
         raise typer.Exit(1)
 
@@ -182,6 +191,7 @@ def _fields(
 def _pictures(
     path: str,
     framework: str | None,
+    optimizers: Sequence[str],
     filters: Sequence[str],
     page: str | None,
     plot: str | None,
@@ -198,6 +208,7 @@ def _pictures(
             plot=None if plot is None else Path(plot),
             framework=framework,
             filters=filters,
+            optimizers=optimizers,
             force=force,
             progress=advance,
         )

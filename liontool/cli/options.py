@@ -20,6 +20,15 @@ Framework = Annotated[
         help="plain, hf-trainer, lightning or liontool-state; found out if not given.",
     ),
 ]
+Optimizers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--optimizer",
+        metavar="PATH",
+        show_default=False,
+        help="Only this optimizer, by its path in the file; may be repeated.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

@@ -31,6 +31,7 @@ def verify(
         bool, typer.Option("--no-values", help="Read headers only: no values, no checksums.")
     ] = False,
     framework: options.Framework = None,
+    optimizer: options.Optimizers = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Look for everything that is wrong with a checkpoint.
@@ -50,6 +51,7 @@ def verify(
             code=code,
             values=not no_values,
             framework=framework,
+            optimizers=tuple(optimizer or ()),
             progress=advance,
         )
     if as_json:

@@ -71,6 +71,7 @@ class FieldReader:
     Args:
         path: A file or a folder that a training framework wrote.
         framework: Its name where it should not be found out; then it must fit.
+        optimizers: Take these alone, by their paths in the file, wherever they are.
 
     Raises:
         ReadError: The files are damaged, unfinished or unsafe.
@@ -79,9 +80,14 @@ class FieldReader:
     """
 
     @paused_collector()
-    def __init__(self, path: str | PathLike[str], framework: str | None = None) -> None:
-        self._path, self._framework = path, framework
-        self._look = opened(path, framework)
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        framework: str | None = None,
+        optimizers: Sequence[str] = (),
+    ) -> None:
+        self._path, self._framework, self._optimizers = path, framework, optimizers
+        self._look = opened(path, framework, optimizers)
 
     def value(self, field: str) -> Any:
         """What a field holds: of a path with `*`, a list of what each holds.
@@ -138,7 +144,8 @@ class FieldReader:
 
     @cached_property
     def _whole(self) -> dict[str, Any]:
-        return {**summarise(self._path, self._framework).to_dict(), **self._quick}
+        summary = summarise(self._path, self._framework, self._optimizers)
+        return {**summary.to_dict(), **self._quick}
 
 
 def _optimizer(optimizer: Optimizer) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -27,28 +28,33 @@ class Opened:
     no_optimizer: str | None
 
 
-def opened(path: str | PathLike[str], framework: str | None = None) -> Opened:
+def opened(
+    path: str | PathLike[str], framework: str | None = None, optimizers: Sequence[str] = ()
+) -> Opened:
     """Look at a file or folder; reads headers alone.
 
     Args:
         path: What a training framework wrote.
         framework: Its name where it should not be found out; then it must fit.
+        optimizers: Take these alone, by their paths in the file, wherever they are.
 
     Raises:
         ReadError: The files are damaged, unfinished or unsafe.
         AmbiguousError: Several checkpoints fit.
-        LayoutError: `framework` was given and does not fit.
+        LayoutError: `framework` or `optimizers` were given and do not fit.
     """
-    return opened_source(open_source(Path(path)), framework)
+    return opened_source(open_source(Path(path)), framework, optimizers)
 
 
-def opened_source(source: Source, framework: str | None = None) -> Opened:
+def opened_source(
+    source: Source, framework: str | None = None, optimizers: Sequence[str] = ()
+) -> Opened:
     """The same for a source that is open already; raises the same errors."""
     try:
-        return Opened(source, frameworks.find(source, framework)[1], None)
+        return Opened(source, frameworks.find(source, framework, optimizers)[1], None)
     except AmbiguousError:
         raise
     except LayoutError as error:
-        if framework is not None:
+        if framework is not None or optimizers:
             raise
         return Opened(source, None, str(error))

@@ -149,6 +149,7 @@ def statistics(
     framework: str | None = None,
     filters: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
+    optimizers: Sequence[str] = (),
 ) -> Statistics:
     """Read the values of a checkpoint once, in blocks, with all cores. Holes are not read.
 
@@ -157,6 +158,7 @@ def statistics(
         framework: Its name where it should not be found out; then it must fit.
         filters: Globs of the tensors to read, by name or label; `!` before one excludes.
         progress: Called with the bytes read so far and in all.
+        optimizers: Take these alone, by their paths in the file, wherever they are.
 
     Raises:
         ReadError: The files are damaged, unfinished or unsafe, or changed meanwhile.
@@ -164,7 +166,7 @@ def statistics(
         LayoutError: `framework` was given and does not fit.
         ValueError: A filter is empty.
     """
-    look = opened(path, framework)
+    look = opened(path, framework, optimizers)
     unread: list[str] = []
     fits, every = matcher(filters), listed(look, unread)
     chosen = [item for item in every if fits(item.name) or fits(item.label)]

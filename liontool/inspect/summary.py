@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -179,19 +179,22 @@ class Summary:
 
 
 @paused_collector()
-def summarise(path: str | PathLike[str], framework: str | None = None) -> Summary:
+def summarise(
+    path: str | PathLike[str], framework: str | None = None, optimizers: Sequence[str] = ()
+) -> Summary:
     """Look into a checkpoint. A file without an optimizer is fine.
 
     Args:
         path: A file or a folder that a training framework wrote.
         framework: Its name where it should not be found out; then it must fit.
+        optimizers: Take these alone, by their paths in the file, wherever they are.
 
     Raises:
         ReadError: The files are damaged, unfinished or unsafe.
         AmbiguousError: Several checkpoints fit.
         LayoutError: `framework` was given and does not fit.
     """
-    look = opened(path, framework)
+    look = opened(path, framework, optimizers)
     source, checkpoint = look.source, look.checkpoint
     files = tuple(_files(source))
     return Summary(

@@ -92,6 +92,7 @@ def list_tensors(
     framework: str | None = None,
     filters: Sequence[str] = (),
     order: str = "file",
+    optimizers: Sequence[str] = (),
 ) -> TensorList:
     """List the tensors of a checkpoint.
 
@@ -100,6 +101,7 @@ def list_tensors(
         framework: Its name where it should not be found out; then it must fit.
         filters: Globs of the tensors to list, by name or label; `!` before one excludes.
         order: "file", "name" (numbers in names count as numbers) or "size", largest first.
+        optimizers: Take these alone, by their paths in the file, wherever they are.
 
     Raises:
         ReadError: The files are damaged, unfinished or unsafe.
@@ -110,7 +112,7 @@ def list_tensors(
     if order not in ORDERS:
         raise ValueError(f"unknown order '{order}', choose from: {', '.join(ORDERS)}")
     unread: list[str] = []
-    fits, every = matcher(filters), listed(opened(path, framework), unread)
+    fits, every = matcher(filters), listed(opened(path, framework, optimizers), unread)
     chosen = [item for item in every if fits(item.name) or fits(item.label)]
     sharing = shared(chosen)
     entries = [_entry(item, sharing.get(id(item.tensor)), Path(path)) for item in chosen]

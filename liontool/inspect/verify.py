@@ -95,6 +95,7 @@ def verify(
     code: bool = False,
     values: bool = True,
     framework: str | None = None,
+    optimizers: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Look for everything that is wrong with a checkpoint; nothing in it is executed.
@@ -106,6 +107,7 @@ def verify(
         values: Read all tensors, for values that no run has, and for checksums. Without it only
             headers are read.
         framework: Who wrote it; None to find out.
+        optimizers: Take these alone, by their paths in the file, wherever they are.
         progress: Called with the bytes read so far and the bytes in all.
 
     Raises:
@@ -114,9 +116,9 @@ def verify(
     """
     source = open_source(path)
     if source.is_folder:  # of several checkpoints in it none is walked
-        _opened(source, framework)
+        _opened(source, framework, optimizers)
     found = structure(source)
-    opened, refusal = _opened(source, framework)
+    opened, refusal = _opened(source, framework, optimizers)
     items, fault = _listed(opened)
     findings = [*found.findings, *_refused(refusal or fault, source, found)]
     counter = _Counter(progress)
@@ -153,10 +155,12 @@ def verify(
     )
 
 
-def _opened(source: Source, framework: str | None) -> tuple[Opened | None, ReadError | None]:
+def _opened(
+    source: Source, framework: str | None, optimizers: Sequence[str]
+) -> tuple[Opened | None, ReadError | None]:
     """The checkpoint as the strict readers see it, or why they refuse it."""
     try:
-        return opened_source(source, framework), None
+        return opened_source(source, framework, optimizers), None
     except ReadError as error:
         return None, error
 

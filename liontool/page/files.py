@@ -22,6 +22,7 @@ def write_pictures(
     plot: Path | None = None,
     framework: str | None = None,
     filters: Sequence[str] = (),
+    optimizers: Sequence[str] = (),
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, ...]:
@@ -33,6 +34,7 @@ def write_pictures(
         plot: Where the picture goes, if anywhere: a name in .png or .svg.
         framework: Its name where it should not be found out; then it must fit.
         filters: Globs of the tensors to read, as for `statistics`.
+        optimizers: Take these alone, by their paths in the file, wherever they are.
         force: Whether to replace files that are there.
         progress: Called with the bytes read so far and in all.
 
@@ -49,8 +51,8 @@ def write_pictures(
     """
     targets = [target for target in (page, plot) if target is not None]
     _check(Path(path), targets, plot, force)
-    summary = summarise(path, framework)
-    found = statistics(path, framework, filters, progress)
+    summary = summarise(path, framework, optimizers)
+    found = statistics(path, framework, filters, progress, optimizers)
     if page is not None:
         _publish(page, html(summary, found).encode(), force)
     if plot is not None:

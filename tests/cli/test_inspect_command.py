@@ -120,3 +120,33 @@ def test_folder_lists_its_files(liontool: Run, tmp_path: Path) -> None:
     assert _cells(out, "optimizer.pt")[:3] == ["optimizer.pt", "torch zip", "0"]
     assert _cells(out, "damaged.bin")[1] == "unreadable"
     assert "! " in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--field", "groups.0.lr"),
+        ("--field", "files.0.tensors"),
+        ("--tensors",),
+        ("--stats",),
+        ("--html", "{folder}/page.html", "--force"),
+    ],
+)
+def test_one_of_several_optimizers(liontool: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """The option that messages speak of is there, for every way of looking."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizers = [torch.optim.AdamW([weight], lr=lr) for lr in (0.1, 0.25)]
+    weight.sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    states = {name: one.state_dict() for name, one in zip("ab", optimizers, strict=True)}
+    torch.save(states, tmp_path / "two.pt")
+    words = [word.format(folder=tmp_path) for word in options]
+    code, out, err = liontool("inspect", str(tmp_path / "two.pt"), "--optimizer", "b", *words)
+    assert code == 0, err
+    if words == ["--field", "groups.0.lr"]:
+        assert out == "0.25\n"
+    code, out, err = liontool("inspect", str(tmp_path / "two.pt"), "--optimizer", "x", *words)
+    assert code == 2
+    assert "--optimizer x leads nowhere" in err

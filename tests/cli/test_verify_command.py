@@ -126,3 +126,14 @@ def test_hostile_names(liontool: Run, tmp_path: Path, evil: tuple[str, str]) -> 
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert evil[1] in out
+
+
+def test_one_of_several_optimizers(liontool: Run, tmp_path: Path) -> None:
+    """An optimizer can be looked at alone, by its path."""
+    good, bad = (torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))]).state_dict() for _ in "ab")
+    bad["param_groups"][0]["weight_decay"] = -1.0
+    path = str(torch_file(tmp_path / "two.pt", {"good": good, "bad": bad}))
+    assert [liontool("verify", path, "--optimizer", name)[0] for name in ("good", "bad")] == [0, 1]
+    assert "--optimizer x leads nowhere" in "".join(
+        liontool("verify", path, "--optimizer", "x")[1:]
+    )
