@@ -21,7 +21,7 @@ Positions = Sequence[Sequence[Shape | None]]
 """The shapes of each group's parameters in order; None where there is no state to tell."""
 
 _MOST_STATES = 200_000
-_MOST_TRIES = 20_000_000  # states times groups
+_MOST_TRIES = 5_000_000  # counts of groups copied or looked at, about a second
 
 # How many parameters of each group have their name, and how that came about: with the state before
 # and the group that took the name, None for a name that was left out. First and last way alone.
@@ -99,7 +99,7 @@ def _layers(positions: Positions, named: Sequence[Named]) -> Iterator[_Layer]:
     start = tuple(0 for _ in positions)
     spare = max(len(named) - sum(map(len, positions)), 0)
     layer: _Layer = {start: ((start, None), (start, None))}
-    states = 0
+    states = tries = 0
     yield layer
     for index, (_, shape) in enumerate(named):
         after: _Layer = {}
@@ -107,14 +107,21 @@ def _layers(positions: Positions, named: Sequence[Named]) -> Iterator[_Layer]:
             for group, new in _next(positions, state, shape, spare - (index - sum(state))):
                 way = (state, group)
                 after[new] = (after[new][0] if new in after else way, way)
+                tries += len(positions)
+                _check_effort(states + len(after), tries)
+            tries += len(positions)
         states += len(after)
-        if states > _MOST_STATES or states * len(positions) > _MOST_TRIES:
-            raise MatchError(
-                "there are too many ways to deal the names out to the groups; "
-                "save the optimizer with names: AdamW(model.named_parameters())"
-            )
+        _check_effort(states, tries)
         layer = after
         yield layer
+
+
+def _check_effort(states: int, tries: int) -> None:
+    if states > _MOST_STATES or tries > _MOST_TRIES:
+        raise MatchError(
+            "there are too many ways to deal the names out to the groups; "
+            "save the optimizer with names: AdamW(model.named_parameters())"
+        )
 
 
 def _next(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from liontool.inspect.matching import MatchError, match
 from liontool.inspect.statistics import TensorStatistics, statistics
 
 
@@ -141,3 +143,11 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "pytorch_model.bin")
     places = {"pytorch_model.bin", "model-0.safetensors", "model-1.safetensors"}
     assert {t.model for t in found(tmp_path)} == places
+
+
+def test_many_groups_end_soon() -> None:
+    """A group for each of thousands of parameters of one shape is given up in a moment."""
+    start = process_time()
+    with pytest.raises(MatchError, match="too many ways to deal the names out to the groups"):
+        match([[(2,)]] * 4000, [(f"w{index}", (2,)) for index in range(4000)], ordered=True)
+    assert process_time() - start < 5
