@@ -82,14 +82,7 @@ def convert(
         ),
     ] = False,
     framework: options.Framework = None,
-    optimizer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH",
-            show_default=False,
-            help="Only this optimizer, by its path in the file; may be repeated.",
-        ),
-    ] = None,
+    optimizer: options.Optimizers = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(

@@ -49,14 +49,7 @@ def edit(
         typer.Option("--undo", help="Take the last edit of a header in place back."),
     ] = False,
     framework: options.Framework = None,
-    optimizer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH",
-            show_default=False,
-            help="Only this optimizer, by its path in the file; may be repeated.",
-        ),
-    ] = None,
+    optimizer: options.Optimizers = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
