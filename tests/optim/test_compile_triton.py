@@ -48,3 +48,9 @@ def test_one_graph_with_one_operator_and_the_bits_of_the_loop(
 def test_inductor_gives_the_bits_of_the_loop(results: dict[str, Any]) -> None:
     """It passes weights, momenta and residuals on, as they are."""
     assert results["inductor"]
+
+
+def test_what_is_recorded_is_in_the_graph(results: dict[str, Any]) -> None:
+    """While metrics are wanted a compiled step takes torch's operations."""
+    assert results["recorded"]
+    assert OPERATOR not in results["recorded"]

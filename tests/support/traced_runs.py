@@ -19,6 +19,7 @@ from support.lions import same, snapshot
 from support.triton_runs import CASES, KINDS, SHAPES
 
 STEPS = 5
+MANY = 20  # of those without options
 FOUND_INF = [0.0, 1.0, 0.0, 0.0, 1.0]
 
 # How a step is traced differs in these; what the kernels make of options is tested elsewhere.
@@ -56,7 +57,7 @@ def _train(optimizer: LionBase, name: str, step: Callable[[], Any]) -> list[Tens
     """Weights, state and counters after some steps."""
     generator = torch.Generator().manual_seed(1)
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    for number in range(STEPS):
+    for number in range(MANY if name == "plain" else STEPS):
         for param in params:
             param.grad = torch.randn(param.shape, generator=generator).to(param.dtype)
         if name == "scaled":
@@ -103,9 +104,20 @@ def _compared(kind: str, name: str, backend: Any) -> bool:
     return same(_train(chosen, name, compiled), _train(plain, name, plain.step))
 
 
+def _recorded() -> list[str]:
+    """The operations of a step while metrics are recorded, which need what no kernel tells."""
+    torch._dynamo.reset()
+    recorder, optimizer = Recorder(), _optimizer("lion", "plain")
+    optimizer.step_metrics()
+    compiled = torch.compile(optimizer.step, backend=recorder)
+    _train(optimizer, "scaled", compiled)
+    return recorder.on_tensors()
+
+
 def main() -> None:
     """Print a JSON object: "kind, case" to [number of graphs, operations on tensors, equal]."""
     results: dict[str, Any] = {"inductor": _compared(*INDUCED, "inductor")}
+    results["recorded"] = _recorded()
     for kind, names in NAMES.items():
         for name in names:
             recorder = Recorder()

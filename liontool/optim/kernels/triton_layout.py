@@ -125,7 +125,9 @@ def reason_against(
         if tensor.shape != param.shape or tensor.layout != torch.strided:
             return f"{name} are no plain tensor of the shape of the weights"
     state = [exp_avg] if residual is None else [exp_avg, residual]
-    for tensor in (param, grad.resolve_neg(), *state):
+    # A graph needs no operation for that: the operator is given gradients that are resolved.
+    read = grad if torch.compiler.is_compiling() else grad.resolve_neg()
+    for tensor in (param, read, *state):
         if reason := unreadable(tensor):
             return f"no kernel for {reason}"
     if not is_dense(param):
