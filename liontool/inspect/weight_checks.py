@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 
 from liontool.checkpoint.document import TensorRef, is_list
 from liontool.checkpoint.model import Optimizer
@@ -51,7 +52,9 @@ def _models(items: Sequence[Item]) -> Mapping[str, Model]:
 
 def _shapes(optimizer: Optimizer, models: Mapping[str, Model], opened: Opened) -> Iterator[Finding]:
     groups = positions(optimizer)
-    wanted = Counter(shape for shapes in groups for shape in shapes if shape is not None)
+    # Some optimizers keep one number for a parameter, or none.
+    shapes = (shape for shapes in groups for shape in shapes if shape is not None)
+    wanted = Counter(shape for shape in shapes if prod(shape) > 1)
     every = Counter(tensor.shape for model in models.values() for _, tensor in model)
     lacking = wanted - every
     if lacking:

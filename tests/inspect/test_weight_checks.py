@@ -102,6 +102,15 @@ def test_frozen_and_tied_weights(tmp_path: Path) -> None:
     assert not findings(parts, tmp_path / "a.pt")
 
 
+def test_one_number_for_a_parameter(tmp_path: Path) -> None:
+    """State that has not the shape of its parameter is no moment of another."""
+    parts = run()
+    for state in parts["optimizer"]["state"].values():
+        state["exp_avg"] = torch.ones(())
+    parts["optimizer"]["state"][1]["exp_avg"] = torch.ones(0)
+    assert "moment-without-weight" not in findings(parts, tmp_path / "a.pt")
+
+
 def test_without_a_model(tmp_path: Path) -> None:
     """An optimizer alone is compared with nothing."""
     parts = run()
