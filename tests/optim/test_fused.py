@@ -102,7 +102,7 @@ def test_bfloat16_gives_the_bits_of_the_loop(kind: str, rounding: str, state_dty
     chosen = KINDS[kind](_params(torch.bfloat16), **options)
     plain = KINDS[kind](_params(torch.bfloat16), foreach=False, **options)
     for optimizer in (chosen, plain):
-        _train(optimizer, 100)
+        _train(optimizer, 200)
     assert _path(chosen) == {"cpu"}
     assert _equal(chosen, plain)
 
