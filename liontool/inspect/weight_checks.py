@@ -53,8 +53,8 @@ def _models(items: Sequence[Item]) -> Mapping[str, Model]:
 def _shapes(optimizer: Optimizer, models: Mapping[str, Model], opened: Opened) -> Iterator[Finding]:
     groups = positions(optimizer)
     # Some optimizers keep one number for a parameter, or none.
-    shapes = (shape for shapes in groups for shape in shapes if shape is not None)
-    wanted = Counter(shape for shape in shapes if prod(shape) > 1)
+    known = (shape for group in groups for shape in group if shape is not None)
+    wanted = Counter(shape for shape in known if prod(shape) > 1)
     every = Counter(tensor.shape for model in models.values() for _, tensor in model)
     lacking = wanted - every
     if lacking:
