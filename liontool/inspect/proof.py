@@ -108,9 +108,8 @@ class _Pair:
         self.proof = proof
         self.advance = advance
         self.told: set[int] = set()
-        self.left = _by_name(
-            listed(ours), _prefix(ours.checkpoint, theirs.checkpoint, proof.record)
-        )
+        self.prefix = _prefix(ours.checkpoint, theirs.checkpoint, proof.record)
+        self.left = _by_name(listed(ours), self.prefix)
         self.right = _by_name(listed(theirs))
 
     def add(self, kind: str, where: str, text: str) -> None:
@@ -145,6 +144,7 @@ class _Pair:
             return
         before = [pair.before for pair in pairs]
         self._check_source(record, theirs, before)
+        self._rename(pairs)
         self._tensors(pairs, record)
         loose = ours.loose_schedulers
         self._added((t for pair in pairs for t in _tensors_of_fields(pair.after, loose)), record)
@@ -159,6 +159,17 @@ class _Pair:
             self.add("field-differs", fault.where, fault.text)
         elsewhere = Elsewhere(tuple(rewritten_places(theirs, before)), self.told)
         self.proof.findings += rest(self.ours, self.theirs, elsewhere, self.advance)
+
+    def _rename(self, pairs: Sequence[Pair]) -> None:
+        """Call the source's state as a state file does: by positions where two names are one."""
+        names = {
+            id(tensor): f"{self.prefix}state.{labels[key]}.{field}"
+            for pair, labels in ((pair, pair.labels()) for pair in pairs if pair.as_json)
+            for key, slot in pair.before.slots.items()
+            for field, tensor in slot.tensors()
+        }
+        items = self.right.items()
+        self.right = {names.get(id(item.tensor), name): item for name, item in items}
 
     def _tensors(self, pairs: Sequence[Pair], record: Record) -> None:
         """Each tensor of the source: converted, gone, or as it was."""

@@ -272,3 +272,66 @@ def test_file_for_a_folder(folder: Path, tmp_path: Path) -> None:
     torch.save({"optimizer.pt": torch.load(tmp_path / "a.ckpt")["optimizer"]}, other)
     found = faults(output, other)
     assert "one is a file and the other is a folder" in [f.text for f in found]
+
+
+def test_metadata(folder: Path) -> None:
+    """The metadata of a safetensors file beside the optimizer is compared too."""
+    model = folder / "model.safetensors"
+    entries = '"w": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}'
+    header = f'{{"__metadata__": {{"format": "pt"}}, {entries}}}'.encode()
+    model.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    output = folder.with_name("lion-checkpoint-60")
+    convert_checkpoint(folder, lr_ratio=3, output=output)
+    assert not faults(output, folder)
+    copy = output / model.name
+    copy.write_bytes(copy.read_bytes().replace(b'"pt"', b'"tf"'))
+    (fault,) = faults(output, folder)
+    assert (fault.id, fault.where) == ("value-differs", "model.safetensors: metadata format")
+
+
+def test_schedulers_of_no_known_optimizer(source: Path, tmp_path: Path) -> None:
+    """One that may drive either of two optimizers is divided like both."""
+    tree = torch.load(source)
+    both = {"g": tree["optimizer"], "d": torch.load(source)["optimizer"]}
+    path = tmp_path / "two.ckpt"
+    torch.save({**both, "scheduler": tree["scheduler"]}, path)
+    output = converted(path, "lions.ckpt")
+    assert not faults(output, path)
+    forged = changed(output, lambda t: t["scheduler"].update(T_max=7))
+    assert [f.where for f in faults(forged, path)] == ["scheduler: T_max"]
+
+
+def test_names_that_stand_twice(tmp_path: Path) -> None:
+    """A state file goes by positions where two parameters have one name."""
+    source = adamw(tmp_path / "adamw.ckpt", named=True)
+    tree = torch.load(source)
+    for one in tree["optimizer"]["param_groups"]:
+        one["param_names"] = ["weight", "bias"]
+    torch.save(tree, source)
+    assert not faults(converted(source, "lion.safetensors"), source)
+
+
+@pytest.mark.parametrize("package", ["liontool", "optimi", "lion-pytorch"])
+def test_decay_without_the_rate(package: str, tmp_path: Path) -> None:
+    """Each group's decay is relative to its own highest rate where groups can have one."""
+    source = adamw(tmp_path / "adamw.ckpt")
+    tree = torch.load(source)
+    group(tree, 1).update(lr=1e-4, initial_lr=2e-4, weight_decay=0.05)
+    torch.save(tree, source)
+    path = converted(source, package=package, decay="decoupled")
+    assert not faults(path, source)
+    decay = group(torch.load(path), 1)["weight_decay"]
+    assert decay == pytest.approx(0.05 * (1e-3 if package == "lion-pytorch" else 2e-4))
+
+
+def test_moments_of_half_precision(tmp_path: Path) -> None:
+    """optimi's Lion wants to be told to sum them up with care."""
+    source = adamw(tmp_path / "adamw.ckpt")
+    tree = torch.load(source)
+    for state in tree["optimizer"]["state"].values():
+        state.update({key: state[key].bfloat16() for key in ("exp_avg", "exp_avg_sq")})
+    torch.save(tree, source)
+    path = converted(source, package="optimi")
+    assert not faults(path, source)
+    found = faults(changed(path, lambda t: group(t).update(kahan_sum=None)), source)
+    assert [f.where for f in found] == ["group 0: kahan_sum"]
