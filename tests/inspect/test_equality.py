@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from liontool.checkpoint.document import Opaque
+from liontool.inspect import equality
 from liontool.inspect.equality import MOST, differences
 
 
@@ -65,3 +66,25 @@ def test_shared_values() -> None:
     rings[0].append(rings[0])
     rings[1][1].append(rings[1])  # the same without end, in two steps instead of one
     assert not told(*rings)
+
+
+def test_rings_of_two_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many steps as there are values, not as there are pairs of them."""
+    turns = 0
+    inside = equality._Walk._inside
+
+    def counted(walk: Any, *values: Any) -> Any:
+        nonlocal turns
+        turns += 1
+        return inside(walk, *values)
+
+    monkeypatch.setattr(equality._Walk, "_inside", counted)
+    assert not told(ring(101), ring(103))
+    assert turns <= 101 + 103
+
+
+def ring(length: int) -> list[Any]:
+    lists: list[list[Any]] = [[] for _ in range(length)]
+    for i, one in enumerate(lists):
+        one.append(lists[i - 1])
+    return lists[0]
