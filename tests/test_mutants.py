@@ -33,7 +33,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = (
     (("verify", "NAME", "--code"), (0, 1)),
     (("verify", "NAME", "--against", "HONEST", "--no-values"), (0, 1)),
     (("diff", "HONEST", "NAME"), (0, 1)),
-    (("edit", "NAME", "drop:*.step", "--dry-run"), (0,)),
+    (("edit", "NAME", "rename:*=x.*", "--dry-run"), (0,)),
 )
 
 
