@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -135,9 +134,7 @@ def _tensors(
     from liontool.inspect.tensors import list_tensors
 
     found = list_tensors(Path(path), framework, filters, order, optimizers)
-    if filters:
-        print(tensors_view.scope(found.matched, found.total), file=sys.stderr)
-    tensors_view.warn(found.unread)
+    tensors_view.scope(found, filters)
     if as_json:
         from liontool.cli import json_output
 
@@ -159,9 +156,7 @@ def _statistics(
 
     with progress.copying() as advance:
         found = statistics(Path(path), framework, filters, advance, optimizers)
-    if filters:
-        print(tensors_view.scope(found.matched, found.total), file=sys.stderr)
-    tensors_view.warn(found.unread)
+    tensors_view.scope(found, filters)
     if as_json:
         from liontool.cli import json_output
 

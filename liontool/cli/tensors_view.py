@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from liontool import wording
 from liontool.escape import safe
 from liontool.inspect.tensors import TensorEntry, TensorList
 from liontool.inspect.tree import tree
+
+if TYPE_CHECKING:
+    from liontool.inspect.statistics import Statistics
 
 _INDENT = "  "
 
@@ -29,14 +33,12 @@ def show(found: TensorList, *, as_tree: bool = False) -> None:
     sys.stdout.write(f"\n{_total(found)}\n")
 
 
-def scope(matched: int, total: int) -> str:
-    """ "matched 18,624 of 31,251 tensors", for stderr."""
-    return f"matched {matched:,} of {wording.count(total, 'tensor')}"
-
-
-def warn(unread: Iterable[str]) -> None:
-    """Say on stderr which files are left out."""
-    for sentence in unread:
+def scope(found: TensorList | Statistics, filters: Sequence[str]) -> None:
+    """Say on stderr what part of a checkpoint was looked at, and which files are left out."""
+    if filters:
+        total = wording.count(found.total, "tensor")
+        print(f"matched {found.matched:,} of {total}", file=sys.stderr)
+    for sentence in found.unread:
         print(f"liontool: warning: left out: {safe(sentence)}", file=sys.stderr)
 
 

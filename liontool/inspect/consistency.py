@@ -22,10 +22,10 @@ def consistency(opened: Opened) -> list[Finding]:
     found = [Finding("torn-header", "", text) for text in opened.source.notices()]
     if checkpoint is None:
         return found
-    weights = weight_dtypes(opened)
     for optimizer in checkpoint.optimizers:
         own = weights_by_slot(opened.source, checkpoint, optimizer).values()
-        found += state_findings(optimizer, {tensor.dtype for tensor in own} or weights)
+        dtypes = {tensor.dtype for tensor in own} or weight_dtypes(opened)
+        found += state_findings(optimizer, dtypes)
         found += family_findings(optimizer)
         found += group_findings(optimizer)
         others = bool(checkpoint.loose_schedulers)

@@ -8,6 +8,7 @@ from math import prod
 
 from liontool.checkpoint.document import TensorRef, is_list
 from liontool.checkpoint.model import Optimizer
+from liontool.inspect.diff_names import Renames, paired_names
 from liontool.inspect.findings import Finding
 from liontool.inspect.group_checks import group_label
 from liontool.inspect.listing import WEIGHT, Item
@@ -17,9 +18,6 @@ from liontool.inspect.opening import Opened
 from liontool.inspect.state_checks import some
 
 Model = Sequence[tuple[str, TensorRef]]
-
-# What wrappers put before the names of a model, or of an optimizer's parameters.
-_PREFIXES = ("", "module.", "_orig_mod.", "model.")
 
 
 def check_weights(opened: Opened, items: Sequence[Item]) -> Iterator[Finding]:
@@ -103,22 +101,9 @@ def _lists_of_names(optimizer: Optimizer) -> Iterator[Finding]:
 def _names(optimizer: Optimizer, models: Mapping[str, Model]) -> Iterator[Finding]:
     """Names that no weight has, where most others are those of a model."""
     names = [name for group in optimizer.groups for name in group.names]
-    known = max((_known(names, model) for model in models.values()), key=len)
+    paired = (paired_names(names, [n for n, _ in model], Renames()) for model in models.values())
+    known = max((found.pairs for found in paired), key=len)
     strange = [name for name in names if name not in known]
     if strange and 2 * len(known) >= len(names):
         text = f"{some(strange)} are names of no weight beside them: renamed on one side only?"
         yield Finding("parameter-names", optimizer.label, text)
-
-
-def _known(names: Sequence[str], model: Model) -> set[str]:
-    """The names that are weights' too, with a wrapper's prefix on either side."""
-    weights = {name for name, _ in model}
-    sides = [
-        {name for name in names if prefix + name in weights or _less(name, prefix) in weights}
-        for prefix in _PREFIXES
-    ]
-    return max(sides, key=len)
-
-
-def _less(name: str, prefix: str) -> str | None:
-    return name.removeprefix(prefix) if name.startswith(prefix) else None
