@@ -7,7 +7,7 @@ import torch
 
 import liontool
 from support import lightning_runs
-from support.runs import all_finite, same_bits, worst_ratio_error
+from support.runs import all_finite, once_each, same_bits, worst_ratio_error
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
@@ -17,15 +17,7 @@ SAVED_AT, STEPS, LR = lightning_runs.SAVED_AT, lightning_runs.STEPS, lightning_r
 @pytest.fixture(scope="module")
 def adamw(tmp_path_factory):
     """Runs by schedule: the checkpoint, and the uninterrupted run as the control."""
-    runs = {}
-
-    def run(schedule):
-        if schedule not in runs:
-            folder = tmp_path_factory.mktemp(schedule)
-            runs[schedule] = lightning_runs.train_adamw(folder, schedule)
-        return runs[schedule]
-
-    return run
+    return once_each(tmp_path_factory, lightning_runs.train_adamw)
 
 
 def resumed(checkpoint, tmp_path, schedule, *words):

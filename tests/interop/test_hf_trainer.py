@@ -19,7 +19,7 @@ from liontool.errors import (
 )
 from liontool.optim import Lion, LionSF
 from support import trainer_runs
-from support.runs import all_finite, convert_by_command, same_bits, worst_ratio_error
+from support.runs import all_finite, convert_by_command, once_each, same_bits, worst_ratio_error
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
@@ -28,18 +28,15 @@ SAVED_AT, STEPS, LR = trainer_runs.SAVED_AT, trainer_runs.STEPS, trainer_runs.LR
 SCHEDULES = trainer_runs.SCHEDULES
 
 
+def train(folder, schedule):
+    """An uninterrupted run; its checkpoint and what it showed."""
+    return trainer_runs.train_adamw(folder, **SCHEDULES[schedule])
+
+
 @pytest.fixture(scope="module")
 def adamw(tmp_path_factory):
     """Runs by schedule: the checkpoint under AdamW, and the uninterrupted run as the control."""
-    runs = {}
-
-    def run(schedule):
-        if schedule not in runs:
-            folder = tmp_path_factory.mktemp(schedule)
-            runs[schedule] = trainer_runs.train_adamw(folder, **SCHEDULES[schedule])
-        return runs[schedule]
-
-    return run
+    return once_each(tmp_path_factory, train)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 import liontool
 from liontool.optim import Lion, LionSF
 from support import lightning_runs
-from support.runs import all_finite, convert_by_command, same_bits, worst_ratio_error
+from support.runs import all_finite, convert_by_command, once_each, same_bits, worst_ratio_error
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
@@ -22,15 +22,7 @@ SAVED_AT, STEPS = lightning_runs.SAVED_AT, lightning_runs.STEPS
 @pytest.fixture(scope="module")
 def adamw(tmp_path_factory):
     """Runs by schedule: the checkpoint under AdamW, and the uninterrupted run as the control."""
-    runs = {}
-
-    def run(schedule):
-        if schedule not in runs:
-            folder = tmp_path_factory.mktemp(schedule)
-            runs[schedule] = lightning_runs.train_adamw(folder, schedule)
-        return runs[schedule]
-
-    return run
+    return once_each(tmp_path_factory, lightning_runs.train_adamw)
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 
 Tensors = dict[str, torch.Tensor]
@@ -86,3 +89,15 @@ def worst_ratio_error(control: list[list[float]], rates: list[list[float]], rati
 
 def all_finite(values: list[float]) -> bool:
     return bool(values) and all(map(math.isfinite, values))
+
+
+def once_each(
+    factory: pytest.TempPathFactory, train: Callable[[Path, str], tuple[Path, Recording]]
+) -> Callable[[str], tuple[Path, Recording]]:
+    """What a schedule's run gives, which is trained in a folder of its own the first time."""
+
+    @cache
+    def run(schedule: str) -> tuple[Path, Recording]:
+        return train(factory.mktemp(schedule), schedule)
+
+    return run
