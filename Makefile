@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # Processes that the tests run in, each file in one of them.
 JOBS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile
-EXTRAS := plot,interop,test,docs,dev
+EXTRAS := plot,resume,interop,test,docs,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 # Quiet while it works; a failure is repeated aloud.
 install = $(PIP) -qq $(1) || $(PIP) $(1)

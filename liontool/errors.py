@@ -7,6 +7,7 @@
     │   │   └── TruncatedError         the bytes end too early
     │   ├── UnsafePathError            a name or a link leads out of its folder
     │   ├── UnfinishedError            the checkpoint lacks its mark of completion
+    │   ├── DamagedError               the bytes are not those that were committed
     │   └── SourceChangedError         the source was written to while it was read
     ├── LayoutError                    the bytes are fine, what they mean is not clear
     │   ├── AmbiguousError             more than one answer; the message lists them
@@ -17,7 +18,10 @@
     ├── PublishError                   the result cannot be made to appear
     │   ├── OutputExistsError          never overwritten without `--force`
     │   └── NoSpaceError               found out before the first byte
-    └── LoadError                      a checkpoint and a live optimizer do not fit each other
+    ├── LoadError                      a checkpoint and a live optimizer do not fit each other
+    └── ResumeError                    a run cannot be saved or gone on with
+        ├── LockedError                another process has it
+        └── StateTypeError             a state holds what no checkpoint can keep; names its path
 
 Wrong argument values stay `ValueError`. The command line prints the message and exits with 2.
 """
@@ -51,6 +55,10 @@ class UnsafePathError(ReadError):
 
 class UnfinishedError(ReadError):
     """A checkpoint folder lacks the file that its framework writes last."""
+
+
+class DamagedError(ReadError):
+    """A checkpoint of a run whose bytes are not those that its COMMIT lists."""
 
 
 class SourceChangedError(ReadError):
@@ -122,3 +130,15 @@ class NoSpaceError(PublishError):
 
 class LoadError(LiontoolError):
     """A checkpoint does not fit the optimizer or the model that it is loaded into."""
+
+
+class ResumeError(LiontoolError):
+    """A run cannot be saved or gone on with; the message says what to change."""
+
+
+class LockedError(ResumeError):
+    """Another process trains in the same folder; the message names it."""
+
+
+class StateTypeError(ResumeError):
+    """State that no checkpoint can keep; the message names its path and type."""

@@ -1,0 +1,58 @@
+"""Names in the folder of a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from liontool.checkpoint.staging import SUFFIX
+
+COMMIT = "COMMIT"
+LOCK = "run.lock"
+QUARANTINE = "quarantine"
+FACTS = "run.json"
+
+SCHEMA = 1
+"""Version of the layout, in COMMIT, run.json and state-0.json."""
+
+MAX_STEP = 10**10 - 1
+
+_STEP = re.compile(r"step-(\d{10})")
+_LEFTOVER = re.compile(rf"\.\d+-[0-9a-f]{{8}}(\.old)?{re.escape(SUFFIX)}")
+
+
+def step_name(step: int) -> str:
+    """The folder of a checkpoint: "step-0000001200"."""
+    return f"step-{step:010d}"
+
+
+def step_of(name: str) -> int | None:
+    """The step in the name of a checkpoint's folder; None for any other name."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match and name.isascii() else None
+
+
+def tensors_name(rank: int = 0) -> str:
+    """The file with the tensors of one process."""
+    return f"state-{rank}.safetensors"
+
+
+def tree_name(rank: int = 0) -> str:
+    """The file with the rest of the state of one process."""
+    return f"state-{rank}.json"
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a save that was killed left this name behind."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: it has checkpoints, or quarantined ones."""
+    return any(step_of(path.name) is not None for path in _entries(folder)) or (
+        any(step_of(path.name) is not None for path in _entries(folder / QUARANTINE))
+    )
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
