@@ -14,7 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from liontool.checkpoint.staging import NEW, SUFFIX, Hook, InPlace, Stage, flush_folder
+from liontool.checkpoint.staging import (
+    COMMAND,
+    NEW,
+    SUFFIX,
+    Hook,
+    InPlace,
+    Stage,
+    WaysOut,
+    flush_folder,
+)
 from liontool.checkpoint.system import SYSTEM
 from liontool.errors import PublishError, UnsafePathError
 
@@ -23,6 +32,7 @@ __all__ = [
     "InPlace",
     "NewFile",
     "NewFolder",
+    "WaysOut",
     "check_target",
     "new_file",
     "new_folder",
@@ -144,12 +154,13 @@ def new_folder(
     force: bool,
     before_publish: Hook | None = None,
     in_place: InPlace | None = None,
+    ways_out: WaysOut = COMMAND,
 ) -> Iterator[NewFolder]:
     """A new folder to be filled in the body; it appears as `target` when the body is done.
 
-    Arguments and errors are those of `new_file`.
+    Arguments and errors are those of `new_file`; `ways_out` ends the messages of the errors.
     """
-    stage = Stage(target, force, is_folder=True, in_place=in_place)
+    stage = Stage(target, force, is_folder=True, in_place=in_place, ways_out=ways_out)
     with stage.guarded(size):
         SYSTEM.mkdir(stage.temporary, 0o777)
         folder = NewFolder(stage.temporary)

@@ -36,6 +36,26 @@ class InPlace:
     keep: Path | None
 
 
+@dataclass(frozen=True)
+class WaysOut:
+    """How messages end: what whoever asked for the target can do.
+
+    Attributes:
+        exists: Where the target is there already.
+        no_space: Where it does not fit.
+    """
+
+    exists: str
+    no_space: str
+
+
+COMMAND = WaysOut(
+    exists="give another name with -o, or replace it with --force",
+    no_space="make room there, or name another disk with -o",
+)
+"""For what a command of ours writes."""
+
+
 class Stage:
     """One target, and whatever has been done on the way to it."""
 
@@ -46,8 +66,10 @@ class Stage:
         *,
         is_folder: bool = False,
         in_place: InPlace | None = None,
+        ways_out: WaysOut = COMMAND,
     ) -> None:
         self.shown = target
+        self.ways_out = ways_out
         self.target = Path(os.path.realpath(target))
         self.force = force or in_place is not None
         self.is_folder = is_folder
@@ -67,7 +89,7 @@ class Stage:
         """Check the target, and on any exception leave everything as it was."""
         try:
             self.check_target()
-            _check_space(self.shown, self.target.parent, size)
+            self._check_space(size)
             yield
         except BaseException as error:
             left = self._clean_up_surely()
@@ -118,9 +140,7 @@ class Stage:
             raise PublishError(f"{self.shown}: is not {kind}, so it is not replaced by one")
 
     def _exists(self) -> OutputExistsError:
-        return OutputExistsError(
-            f"{self.shown}: is there already; give another name with -o, or replace it with --force"
-        )
+        return OutputExistsError(f"{self.shown}: is there already; {self.ways_out.exists}")
 
     def _is_kept(self) -> OutputExistsError:
         return OutputExistsError(
@@ -230,11 +250,26 @@ class Stage:
 
     def _explained(self, error: OSError, size: int, left: bool) -> PublishError:
         if error.errno in _DISK_FULL:
-            return NoSpaceError(_no_space(self.shown, self.target.parent, size))
+            return self._no_space(size)
         text = f"{self.shown}: cannot be written: {error.strerror or error}"
         if self._durable:
             text = f"{self.shown}: is written, but the old one stayed behind: {error.strerror}"
         return PublishError(f"{text}; delete {self.temporary}" if left else text)
+
+    def _check_space(self, size: int) -> None:
+        room = SYSTEM.statvfs(self.target.parent)
+        # Some network file systems do not know their size and say 0.
+        if room.f_blocks and size > room.f_bavail * room.f_frsize:
+            raise self._no_space(size)
+
+    def _no_space(self, size: int) -> NoSpaceError:
+        folder = self.target.parent
+        room = os.statvfs(folder)
+        free = room.f_bavail * room.f_frsize
+        return NoSpaceError(
+            f"{self.shown}: needs {size:,} bytes, and {folder} has {free:,} bytes free; "
+            f"{self.ways_out.no_space}"
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -243,22 +278,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _check_space(shown: Path, folder: Path, size: int) -> None:
-    room = SYSTEM.statvfs(folder)
-    # Some network file systems do not know their size and say 0.
-    if room.f_blocks and size > room.f_bavail * room.f_frsize:
-        raise NoSpaceError(_no_space(shown, folder, size))
-
-
-def _no_space(shown: Path, folder: Path, size: int) -> str:
-    room = os.statvfs(folder)
-    free = room.f_bavail * room.f_frsize
-    return (
-        f"{shown}: needs {size:,} bytes, and {folder} has {free:,} bytes free; "
-        "make room there, or name another disk with -o"
-    )
 
 
 def flush_folder(folder: Path) -> None:

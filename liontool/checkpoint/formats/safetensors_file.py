@@ -363,7 +363,7 @@ def pieces(
         begin, end = end, end + tensor.nbytes
         entries[name] = entry(name, tensor, begin, end)
     body = [of_tensor(tensor, scan=tensor in scan) for _, tensor in ordered]
-    return [Literal(_header(entries)), *body]
+    return [Literal(whole_header(entries)), *body]
 
 
 def _position(item: tuple[str, TensorRef]) -> tuple[int, str, int, str]:
@@ -411,7 +411,13 @@ def header_text(entries: Mapping[str, Any]) -> bytes:
     return text
 
 
-def _header(entries: Mapping[str, Any]) -> bytes:
+def whole_header(entries: Mapping[str, Any]) -> bytes:
+    """All that comes before the tensors: length, JSON, and a reserve that aligns to eight bytes.
+
+    Raises:
+        LayoutError: A name is no text.
+        LimitError: It is longer than the format allows.
+    """
     text = header_text(entries)
     text += b" " * (RESERVE + -(len(text) + RESERVE) % 8)
     return len(text).to_bytes(8, "little") + text
