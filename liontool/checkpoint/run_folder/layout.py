@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def tree_name(rank: int = 0) -> str:
 def is_leftover(name: str) -> bool:
     """Whether a save that was killed left this name behind."""
     return _LEFTOVER.fullmatch(name) is not None
+
+
+def leftover_name() -> str:
+    """A new hidden name for what is on its way out; a start deletes what stays under it."""
+    return f".{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
 
 
 def is_run(folder: Path) -> bool:

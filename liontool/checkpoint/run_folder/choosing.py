@@ -1,0 +1,125 @@
+"""Which checkpoint of a run is used: the newest whose bytes are all as they were committed.
+
+Nothing here moves, writes or locks anything, and nothing needs torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from liontool.checkpoint.run_folder.checking import Progress, check, read_commit
+from liontool.checkpoint.run_folder.commit import Commit
+from liontool.checkpoint.run_folder.layout import QUARANTINE, step_of
+from liontool.errors import DamagedError, ReadError, ResumeError, UnfinishedError
+
+_QUARANTINED = re.compile(r"step-[0-9]{10}(\.[0-9]+)?")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A checkpoint that cannot be used.
+
+    Attributes:
+        path: Its folder.
+        reason: What is wrong with it, without its path.
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoints of a run, looked at from the newest to the first good one.
+
+    Attributes:
+        run: The folder of the run.
+        chosen: The newest good checkpoint; None where there is none.
+        commit: What it says of itself.
+        refused: The newer ones, newest first.
+        quarantined: Those that were moved away by an earlier start.
+        older: The ones that nobody had to look at, newest first.
+    """
+
+    run: Path
+    chosen: Path | None
+    commit: Commit | None
+    refused: tuple[Refused, ...]
+    quarantined: tuple[Path, ...]
+    older: tuple[Path, ...] = ()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was ever saved here, so that a run may begin at its beginning."""
+        return self.chosen is None and not self.refused and not self.quarantined
+
+
+def choose(run: Path, *, deep: bool = True, progress: Progress | None = None) -> Choice:
+    """Look for the newest good checkpoint of a run; a folder that is not there has none.
+
+    Args:
+        run: The folder of the run.
+        deep: Whether to compare every byte, or only COMMIT, names and sizes.
+        progress: Called with the bytes read so far and all of them, for each checkpoint.
+
+    Raises:
+        ReadError: The system refused to read something.
+        LayoutError: A newer liontool wrote the checkpoint.
+    """
+    todo, refused = checkpoints(run), list[Refused]()
+    chosen, commit = None, None
+    while todo and chosen is None:
+        path = todo.pop(0)
+        try:
+            commit = check(path, progress=progress) if deep else read_commit(path)
+            chosen = path
+        except (DamagedError, UnfinishedError) as error:
+            refused.append(_refused(path, error))
+    return Choice(run, chosen, commit, tuple(refused), _quarantined(run), tuple(todo))
+
+
+def nothing_good(choice: Choice) -> ResumeError:
+    """The error for a run that has checkpoints, none of which can be used."""
+    reasons = [f"{one.path.name}: {one.reason}" for one in choice.refused[:_SHOWN]]
+    if len(choice.refused) > _SHOWN:
+        reasons.append(f"and {len(choice.refused) - _SHOWN:,} more")
+    if choice.quarantined:
+        reasons.append(f"{len(choice.quarantined):,} in {QUARANTINE}/")
+    return ResumeError(
+        f"{choice.run}: no checkpoint in it is good ({'; '.join(reasons)}), and a run that was "
+        "saved does not begin again by itself; put a copy back, or give another folder"
+    )
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """What is called like a checkpoint, newest first."""
+    steps = ((step_of(name), name) for name in _names(run))
+    found = sorted(((step, name) for step, name in steps if step is not None), reverse=True)
+    return [run / name for _, name in found]
+
+
+def _quarantined(run: Path) -> tuple[Path, ...]:
+    folder = run / QUARANTINE
+    return tuple(folder / name for name in sorted(_names(folder)) if _QUARANTINED.fullmatch(name))
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """The names in a folder that may be missing, but is nothing else."""
+    try:
+        if folder.name == QUARANTINE and not stat.S_ISDIR(os.lstat(folder).st_mode):
+            raise ReadError(f"{folder}: is not a folder; take it away")
+        yield from os.listdir(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ReadError(f"{folder}: cannot be read: {error.strerror or error}") from error
+
+
+def _refused(path: Path, error: Exception) -> Refused:
+    return Refused(path, str(error).removeprefix(f"{path}: "))
