@@ -1,0 +1,101 @@
+"""Saves beside the training: one at a time, in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from liontool.errors import LiontoolError, ResumeError
+from liontool.resume.retention import Keep, prune
+from liontool.resume.snapshot import Snapshot
+from liontool.resume.writing import write_checkpoint
+
+
+class Saver:
+    """Writes the checkpoints of a run, and removes those that are not to be kept.
+
+    Args:
+        run: The folder.
+        keep: Which checkpoints stay.
+        saved_step: The newest durable step that is there already.
+        say: Told what is worth a line, and no reason to stop.
+
+    Attributes:
+        saved_step: The newest durable step.
+    """
+
+    def __init__(
+        self, run: Path, keep: Keep, *, saved_step: int | None, say: Callable[[str], None]
+    ) -> None:
+        self._run = run
+        self._keep = keep
+        self._say = say
+        self._thread: threading.Thread | None = None
+        self._error: LiontoolError | None = None
+        self.saved_step = saved_step
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is in flight."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin to write a snapshot, whose body must not change until it is written."""
+        if self.busy:
+            raise RuntimeError("a save is in flight; wait for it before the next")
+        # Said of a thread that can say nothing itself any more.
+        self._error = ResumeError(f"step {snapshot.step} was not saved: the thread broke off")
+        thread = threading.Thread(target=self._save, args=(snapshot,), name="liontool-save")
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more threads
+            self._error = _told(snapshot.step, error)
+        else:
+            self._thread = thread
+
+    def wait(self) -> None:
+        """Wait until nothing is in flight.
+
+        Raises:
+            LiontoolError: The save failed, and nobody has been told.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if (error := self.failure()) is not None:
+            raise error
+
+    def failure(self) -> LiontoolError | None:
+        """Why the last save failed, once; None while it is in flight."""
+        if self.busy:
+            return None
+        error, self._error = self._error, None
+        return error
+
+    def _save(self, snapshot: Snapshot) -> None:
+        try:
+            write_checkpoint(self._run, snapshot)
+        except BaseException as error:
+            self._error = _told(snapshot.step, error)
+            return
+        self.saved_step = snapshot.step
+        self._error = None
+        self._prune()
+
+    def _prune(self) -> None:
+        """Retention; what goes wrong with it costs only disk."""
+        try:
+            failures = prune(self._run, self._keep).failures
+        except BaseException as error:
+            failures = (f"old checkpoints were not removed: {type(error).__name__}: {error}",)
+        for failure in failures:
+            self._say(failure)
+
+
+def _told(step: int, error: BaseException) -> LiontoolError:
+    """What to tell of a save that failed, whatever ended it."""
+    if isinstance(error, LiontoolError):
+        return error
+    told = ResumeError(f"step {step} was not saved: {type(error).__name__}: {error}")
+    told.__cause__ = error
+    return told
