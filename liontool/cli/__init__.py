@@ -17,8 +17,8 @@ from liontool.cli import failures
 from liontool.cli.commands import PlainCommand, PlainGroup
 from liontool.cli.signals import stoppable
 
-COMMANDS = ("convert", "inspect", "diff", "verify", "edit", "demo")
-"""In the order that `--help` lists them; each is a function in a module of its name."""
+COMMANDS = ("convert", "inspect", "diff", "verify", "edit", "resume", "demo", "runs")
+"""In the order that `--help` lists them; each is a function or a group in a module of its name."""
 
 
 def application(names: Sequence[str] = COMMANDS) -> typer.Typer:
@@ -35,8 +35,11 @@ def application(names: Sequence[str] = COMMANDS) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     for name in names:
-        function = getattr(import_module(f"liontool.cli.{name}"), name)
-        app.command(cls=PlainCommand)(function)
+        made = getattr(import_module(f"liontool.cli.{name}"), name)
+        if isinstance(made, typer.Typer):
+            app.add_typer(made, name=name)
+        else:
+            app.command(cls=PlainCommand)(made)
     return app
 
 

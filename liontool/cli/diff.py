@@ -75,7 +75,7 @@ def diff(
     Example: liontool diff adamw.ckpt adamw.lion.ckpt
     """
     tolerances = _amount("--atol", atol), _amount("--rtol", rtol)
-    rows = _count("--max", most)
+    rows = options.count("--max", most)
     from liontool.cli import progress
     from liontool.inspect.diff import diff as compare
 
@@ -109,12 +109,6 @@ def _amount(flag: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{flag} must be a number such as 1e-6, got '{text}'") from None
-
-
-def _count(flag: str, text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise ValueError(f"{flag} must be a whole number such as 20, got '{text}'")
-    return int(text)
 
 
 def _frameworks(text: str | None) -> tuple[str | None, str | None]:

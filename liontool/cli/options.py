@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 PATH_HELP = "Checkpoint: a file, or a framework's folder."
+RUN_HELP = "Folder of a run, with its checkpoints in it."
 
 Framework = Annotated[
     str | None,
@@ -50,6 +51,13 @@ def betas(text: str | None) -> tuple[float, float] | None:
     if len(values) != 2 or any(map(math.isnan, values)):
         raise ValueError(f"--betas must be two numbers such as 0.9,0.99; got '{text}'")
     return values[0], values[1]
+
+
+def count(flag: str, text: str) -> int:
+    """A whole number; what range it may have the library checks."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise ValueError(f"{flag} must be a whole number such as 20, got '{text}'")
+    return int(text)
 
 
 def _number(text: str) -> float:

@@ -51,7 +51,7 @@ def check(folder: Path, *, progress: Progress | None = None) -> Commit:
     """
     with _opened(folder) as place:
         commit = place.commit()
-        done, total = 0, sum(file.size for file in commit.files.values())
+        done, total = 0, commit.size
         for name, file in commit.files.items():
             for count in place.compared(name, file):
                 done += count

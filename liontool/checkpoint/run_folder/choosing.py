@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class Refused:
     path: Path
     reason: str
 
+    def to_dict(self) -> dict[str, str]:
+        """The same in the types of JSON."""
+        return {"name": self.path.name, "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -42,7 +46,7 @@ class Choice:
         run: The folder of the run.
         chosen: The newest good checkpoint; None where there is none.
         commit: What it says of itself.
-        refused: The newer ones, newest first.
+        refused: Those that cannot be used, newest first.
         quarantined: Those that were moved away by an earlier start.
         older: The ones that nobody had to look at, newest first.
     """
@@ -82,6 +86,56 @@ def choose(run: Path, *, deep: bool = True, progress: Progress | None = None) ->
         except (DamagedError, UnfinishedError) as error:
             refused.append(_refused(path, error))
     return Choice(run, chosen, commit, tuple(refused), _quarantined(run), tuple(todo))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All checkpoints of a run, every byte of them compared.
+
+    Attributes:
+        run: The folder of the run.
+        good: Those that can be used, newest first.
+        refused: The others, newest first.
+        quarantined: Those that were moved away by an earlier start.
+    """
+
+    run: Path
+    good: Mapping[Path, Commit]
+    refused: tuple[Refused, ...]
+    quarantined: tuple[Path, ...]
+
+    @property
+    def choice(self) -> Choice:
+        """The newest good one, and all that were refused, older ones among them."""
+        good = tuple(self.good)
+        chosen = good[0] if good else None
+        commit = self.good[chosen] if chosen else None
+        return Choice(self.run, chosen, commit, self.refused, self.quarantined, good[1:])
+
+
+def survey(run: Path, *, progress: Progress | None = None) -> Survey:
+    """Compare every byte of every checkpoint; arguments and errors are those of `choose`."""
+    good, refused = dict[Path, Commit](), list[Refused]()
+    for path in checkpoints(run):
+        try:
+            good[path] = check(path, progress=progress)
+        except (DamagedError, UnfinishedError) as error:
+            refused.append(_refused(path, error))
+    return Survey(run, good, tuple(refused), _quarantined(run))
+
+
+def check_run(run: Path) -> None:
+    """See that there is a folder, and that it is not one of the checkpoints in it.
+
+    Raises:
+        ReadError: It is something else.
+    """
+    if not run.is_dir():
+        raise ReadError(f"{run}: is not a folder" if run.exists() else f"{run}: no such folder")
+    if step_of(run.resolve().name) is not None:
+        raise ReadError(
+            f"{run}: is one checkpoint; give the folder of the run: {run.resolve().parent}"
+        )
 
 
 def nothing_good(choice: Choice) -> ResumeError:

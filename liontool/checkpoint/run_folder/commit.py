@@ -16,9 +16,10 @@ from liontool.checkpoint.run_folder.hashing import ALGORITHM, hash_of
 from liontool.checkpoint.run_folder.layout import COMMIT, MAX_STEP, SCHEMA
 from liontool.errors import DamagedError, LayoutError
 
-MAX_BYTES = 16 << 20
-MAX_FILES = 100_000
+MAX_BYTES = 2 << 20
+"""Some 20,000 files; what JSON can be made to stand for grows to thirty times its bytes."""
 
+_MOST_DIGITS = 20
 _HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
@@ -54,6 +55,11 @@ class Commit:
     time: float
     files: Mapping[str, File]
 
+    @property
+    def size(self) -> int:
+        """Size of all files but COMMIT."""
+        return sum(file.size for file in self.files.values())
+
     def encoded(self) -> bytes:
         """The file."""
         body = {
@@ -81,7 +87,9 @@ class Commit:
         if rest != hash_of(line).encode() + b"\n":
             raise DamagedError(f"{COMMIT} is damaged: its hash is not that of its content")
         try:
-            body = json.loads(line)
+            body = json.loads(
+                line, object_pairs_hook=_unique, parse_int=_short_int, parse_constant=_no_constant
+            )
             _check_version(body)
             return _commit(body)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -97,16 +105,36 @@ def _check_version(body: Mapping[str, Any]) -> None:
 
 
 def _commit(body: Mapping[str, Any]) -> Commit:
-    files = body["files"]
-    if len(files) > MAX_FILES:
-        raise ValueError(f"lists more than {MAX_FILES:,} files")
     return Commit(
         step=_count(body["step"], MAX_STEP),
         epoch=_count(body["epoch"]),
-        metric=None if body["metric"] is None else float(body["metric"]),
+        metric=_metric(body["metric"]),
         time=_time(body["time"]),
-        files={_name(name): _file(*entry) for name, entry in files.items()},
+        files=_files(body["files"]),
     )
+
+
+def _files(listed: Mapping[str, Any]) -> dict[str, File]:
+    if len({name.lower() for name in listed}) != len(listed):  # one file on some file systems
+        raise ValueError("two names differ in nothing but case")
+    return {_name(name): _file(*entry) for name, entry in listed.items()}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return made
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits):,} digits")
+    return int(digits)
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def _name(name: str) -> str:
@@ -125,6 +153,12 @@ def _count(value: Any, most: int = 1 << 62) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{value!r:.40} is no count")
     return value
+
+
+def _metric(value: Any) -> float | None:
+    if value is not None and type(value) is not str:
+        raise ValueError(f"{value!r:.40} is no metric")
+    return None if value is None else float(value)
 
 
 def _time(value: Any) -> float:

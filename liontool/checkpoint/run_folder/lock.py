@@ -55,13 +55,12 @@ class Holder:
     command: str | None = None
 
     def __str__(self) -> str:
-        """ "process 4711 on node3, since 2026-11-21 00:40 UTC: python train.py"."""
+        """ "process 4711 (python train.py) on node3 since 2026-11-21 00:40 UTC"."""
         words = "another process" if self.pid is None else f"process {self.pid}"
-        if self.host is not None:
-            words += f" on {self.host}"
-        if self.started is not None:
-            words += f", since {_when(self.started)}"
-        return safe(words if self.command is None else f"{words}: {self.command}")
+        words += "" if self.command is None else f" ({self.command})"
+        words += "" if self.host is None else f" on {self.host}"
+        words += "" if self.started is None else f" since {_when(self.started)}"
+        return safe(words)
 
     @classmethod
     def of_this_process(cls) -> Holder:
@@ -195,7 +194,9 @@ def _locked(folder: Path) -> LockedError:
         who = _read_down(fd)
     finally:
         os.close(fd)
-    return LockedError(f"{folder}: {who} has it; wait until that has ended, or give another folder")
+    return LockedError(
+        f"{folder}: is in use by {who}; wait until it has ended, or give another folder"
+    )
 
 
 def _is_ours(path: Path) -> bool:

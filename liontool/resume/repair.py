@@ -1,0 +1,96 @@
+"""The folder of a run is put in order: damaged checkpoints aside, leftovers away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from liontool.checkpoint.run_folder.checking import Progress
+from liontool.checkpoint.run_folder.choosing import Refused, check_run, survey
+from liontool.resume.leftovers import delete_leftovers, leftovers
+from liontool.resume.lock import Holder, holder, locked
+from liontool.resume.quarantine import quarantine
+
+SCHEMA = 1
+"""Version of `Repaired.to_dict`."""
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What was wrong in the folder of a run, and where it is now.
+
+    Attributes:
+        run: The folder.
+        chosen: The newest good checkpoint, None where there is none.
+        refused: The damaged checkpoints, under their old names.
+        moved: Where they are now.
+        leftovers: What saves and removals that were killed had left.
+        dry_run: Whether nothing was done.
+        holder: Who has the folder, so that nothing could be done now; only with `dry_run`.
+    """
+
+    run: Path
+    chosen: Path | None
+    refused: tuple[Refused, ...]
+    moved: tuple[Path, ...]
+    leftovers: tuple[Path, ...]
+    dry_run: bool
+    holder: Holder | None = None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there are checkpoints, and none is good; then nothing was done either."""
+        return self.chosen is None and bool(self.refused)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in the types of JSON, with the version of the schema first."""
+        return {
+            "schema": SCHEMA,
+            "run": str(self.run),
+            "chosen": None if self.chosen is None else self.chosen.name,
+            "damaged": [one.to_dict() for one in self.refused],
+            "moved": [str(path.relative_to(self.run)) for path in self.moved],
+            "leftovers": [path.name for path in self.leftovers],
+            "dry_run": self.dry_run,
+            "locked_by": None if self.holder is None else asdict(self.holder),
+        }
+
+
+def repair(run: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Repaired:
+    """Compare all bytes of all checkpoints, move damaged ones aside and delete leftovers.
+
+    Where there are checkpoints and none is good nothing is touched: what a killed save left may
+    then be the best there is.
+
+    Args:
+        run: The folder.
+        dry_run: Only say what there is to do; takes no lock.
+        progress: Called with the bytes read so far and all of them, for each checkpoint.
+
+    Raises:
+        LockedError: A run has the folder.
+        PublishError: Something could not be moved or deleted.
+        ReadError: The system refused to read something, or there is no such folder.
+    """
+    with undisturbed(run, dry_run=dry_run) as who:
+        found = survey(run, progress=progress).choice
+        left = tuple(leftovers(run))
+        repaired = Repaired(run, found.chosen, found.refused, (), left, dry_run, who)
+        if dry_run or repaired.hopeless:
+            return repaired
+        delete_leftovers(run)
+        return replace(repaired, moved=quarantine(found))
+
+
+@contextmanager
+def undisturbed(run: Path, *, dry_run: bool) -> Iterator[Holder | None]:
+    """Hold the lock of a run in the body, or where nothing is to be done only say who has it."""
+    check_run(run)
+    if dry_run:
+        yield holder(run)
+        return
+    with locked(run, wait=0):
+        yield None
