@@ -34,17 +34,15 @@ def change(draft: Draft, curve: Curve, word: Set | Scale) -> Draft:
     """
     _check(curve, word)
     _check_loose(draft, curve, word)
-    for optimizer in draft.optimizers():
-        _check_numbers(optimizer, curve)
     check_schedulers(draft.checkpoint.loose_schedulers)
-    changed: list[Optimizer] = []
+    after: list[Optimizer] = []
     notices: list[Notice] = []
     for optimizer in draft.optimizers():
-        after, said = _changed(optimizer, curve, word)
-        changed.append(after)
+        one, said = changed(optimizer, curve, word)
+        after.append(one)
         several = len(draft.checkpoint.optimizers) > 1
         notices += [replace(n, text=f"{optimizer.label}: " * several + n.text) for n in said]
-    checkpoint = replace(draft.checkpoint, optimizers=tuple(changed))
+    checkpoint = replace(draft.checkpoint, optimizers=tuple(after))
     if isinstance(word, Scale) and word.group is None:
         moves = [Move(word.factor)]
         loose = checkpoint.loose_schedulers
@@ -52,6 +50,20 @@ def change(draft: Draft, curve: Curve, word: Set | Scale) -> Draft:
         checkpoint = replace(checkpoint, loose_schedulers=tuple(moved))
     notices += outside(draft, curve)
     return noted(replace(draft, checkpoint=checkpoint), notices)
+
+
+def changed(
+    optimizer: Optimizer, curve: Curve, word: Set | Scale
+) -> tuple[Optimizer, list[Notice]]:
+    """One optimizer and its schedulers with the curve moved, and what is to be said of it.
+
+    Raises:
+        EditError: The value is none that it can have, or one number of a scheduler serves groups
+            that would move differently.
+    """
+    _check(curve, word)
+    _check_numbers(optimizer, curve)
+    return _changed(optimizer, curve, word)
 
 
 def _check(curve: Curve, word: Set | Scale) -> None:

@@ -45,15 +45,31 @@ def change(draft: Draft, word: Set | Scale) -> Draft:
             falsify a schedule; the message says which other word does not.
     """
     optimizers = draft.optimizers()
+    _check_word(optimizers, word)
+    if word.name in _CURVES:
+        return curve_moves.change(draft, _CURVES[word.name], word)
+    after = [_changed(optimizer, word) for optimizer in optimizers]
+    checkpoint = replace(draft.checkpoint, optimizers=tuple(after))
+    return noted(replace(draft, checkpoint=checkpoint), _cycle_notes(optimizers, word))
+
+
+def changed(optimizer: Optimizer, word: Set | Scale) -> tuple[Optimizer, list[Notice]]:
+    """One optimizer and its schedulers with another value, and what is to be said of it.
+
+    Raises:
+        EditError: As `change` does.
+    """
+    _check_word([optimizer], word)
+    if word.name in _CURVES:
+        return curve_moves.changed(optimizer, _CURVES[word.name], word)
+    return _changed(optimizer, word), list(_cycle_notes([optimizer], word))
+
+
+def _check_word(optimizers: Sequence[Optimizer], word: Set | Scale) -> None:
     if word.name in _INSTEAD:
         raise EditError(f"{word.name} is not set by itself: {_INSTEAD[word.name]}")
     _check_group(optimizers, word)
     _check_key(optimizers, word)
-    if word.name in _CURVES:
-        return curve_moves.change(draft, _CURVES[word.name], word)
-    changed = [_changed(optimizer, word) for optimizer in optimizers]
-    checkpoint = replace(draft.checkpoint, optimizers=tuple(changed))
-    return noted(replace(draft, checkpoint=checkpoint), _cycle_notes(optimizers, word))
 
 
 def _check_group(optimizers: Sequence[Optimizer], word: Set | Scale) -> None:

@@ -1,0 +1,104 @@
+"""What run.json says beside the step: classes, names, data, versions and settings of a run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+import torch
+
+from liontool.version import __version__
+
+Facts = Mapping[str, Any]
+
+_DATA = ("batch_size", "num_workers", "drop_last")
+
+
+def class_name(thing: object) -> str:
+    """The class of an object as "module.Class", without what `torch.compile` and DDP put around."""
+    kind = type(unwrapped(thing))
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def unwrapped(thing: object) -> object:
+    """The model inside of `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
+    while isinstance(thing, torch.nn.Module):
+        inner = thing._modules.get("_orig_mod")
+        if isinstance(thing, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+            inner = thing.module
+        if inner is None:
+            return thing
+        thing = inner
+    return thing
+
+
+def same_class(one: str, other: str) -> bool:
+    """A class that the script itself defines is the same one where the script is imported."""
+    if "__main__" in (one.split(".")[0], other.split(".")[0]):
+        return one.rsplit(".", 1)[-1] == other.rsplit(".", 1)[-1]
+    return one == other
+
+
+def versions() -> dict[str, str]:
+    """Of everything that computes."""
+    return {
+        "liontool": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "cuda": str(torch.version.cuda),
+    }
+
+
+def settings() -> dict[str, Any]:
+    """Global settings that decide about the bits of a result. They are recorded, never changed."""
+    return {
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "num_threads": torch.get_num_threads(),
+        "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "cudnn.deterministic": torch.backends.cudnn.deterministic,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def data(loader: Any) -> dict[str, Any] | None:
+    """What says that a loader goes over the same data in the same way; None without one."""
+    if loader is None:
+        return None
+    dataset = getattr(loader, "dataset", None)
+    found = {name: getattr(loader, name, None) for name in _DATA}
+    found = {name: value for name, value in found.items() if isinstance(value, int | None)}
+    return {
+        "batches": _length(loader),
+        "samples": _length(dataset),
+        **found,
+        "dataset": class_name(dataset),
+        "sampler": class_name(getattr(loader, "sampler", None)),
+    }
+
+
+def _length(thing: Any) -> int | None:
+    """None for a stream, which has no length."""
+    try:
+        return len(thing)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def changed_settings(facts: Facts) -> list[str]:
+    """Why the numbers of this process may differ in bits from those of the checkpoint."""
+    return [
+        f"{title}{name} is {now.get(name)}, and was {then[name]}"
+        for title, then, now in (
+            ("", facts.get("settings", {}), settings()),
+            ("the version of ", facts.get("versions", {}), versions()),
+        )
+        for name in then
+        if name != "liontool" and then[name] != now.get(name)
+    ]
