@@ -25,7 +25,7 @@ import math
 import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -113,20 +113,17 @@ def unknown(kind: str, path: KeyPath) -> FormatError:
     )
 
 
-def object_node(pairs: Iterable[tuple[object, Json]], key_node: Callable[[object], Json]) -> Json:
-    """The node of a dict whose values are nodes already.
-
-    Args:
-        pairs: Keys as they are, and nodes.
-        key_node: Makes nodes of the keys, where that is called for.
-    """
-    made = dict(pairs)
-    if all(type(key) is str for key in made) and not _looks_tagged(made):
-        return made
-    return {"$dict": [[key_node(key), item] for key, item in made.items()]}
+def object_node(pairs: Sequence[Sequence[Json]]) -> Json:
+    """The node of a dict, given as nodes of its keys and values; text is its own node."""
+    if all(type(key) is str for key, _ in pairs):
+        made: dict[str, Json] = {key: node for key, node in pairs}  # noqa: C416 - lists are no items
+        if not looks_tagged(made):
+            return made
+    return {"$dict": [list(pair) for pair in pairs]}
 
 
-def _looks_tagged(mapping: Mapping[Any, Any]) -> bool:
+def looks_tagged(mapping: Mapping[Any, Any]) -> bool:
+    """Whether it has one key, and that begins with `$`."""
     if len(mapping) != 1:
         return False
     (key,) = mapping
@@ -188,7 +185,7 @@ class _Encoding:
         return {"$frozenset": self._hashables(value)}
 
     def dict_(self, value: dict[object, object]) -> Json:
-        return object_node(self._entries(value), self._key)
+        return object_node(self._pairs(value))
 
     def counter_(self, value: Counter[object]) -> Json:
         return {"$counter": self._pairs(value)}
@@ -209,18 +206,6 @@ class _Encoding:
                 return {"$defaultdict": [name, self._pairs(value)]}
         raise refused(value, tuple(self._path))
 
-    def _entries(self, value: Mapping[Any, object]) -> Iterator[tuple[object, Json]]:
-        path = self._path
-        self._count(len(value))
-        path.append(None)
-        for key, item in value.items():
-            if type(item) in _SAME:
-                yield key, item
-            else:
-                path[-1] = key
-                yield key, self.node(item)
-        path.pop()
-
     def _items(self, value: Iterable[object], count: int) -> list[Json]:
         with self._below(None, count):
             return [
@@ -232,10 +217,18 @@ class _Encoding:
         return self.node(item)
 
     def _pairs(self, value: Mapping[Any, object]) -> list[list[Json]]:
-        return [[self._key(key), node] for key, node in self._entries(value)]
+        path = self._path
+        self._count(len(value))
+        path.append(None)
+        made: list[list[Json]] = []
+        for key, item in value.items():
+            path[-1] = key
+            made.append([self._key(key), item if type(item) in _SAME else self.node(item)])
+        path.pop()
+        return made
 
     def _key(self, key: object) -> Json:
-        return key if type(key) is str else self._hashables((key,))[0]
+        return key if type(key) in _SAME else self._hashables((key,))[0]
 
     def _hashables(self, value: Iterable[object]) -> list[Json]:
         before, self._hashed = self._hashed, True
@@ -302,7 +295,7 @@ class _Decoding:
         raise self._malformed("holds a number that JSON cannot hold")
 
     def _object(self, node: dict[str, Json]) -> Any:
-        if _looks_tagged(node):
+        if looks_tagged(node):
             ((kind, payload),) = node.items()
             way = _DECODERS.get(kind)
             return self._leaf(kind, payload) if way is None else way(self, payload)

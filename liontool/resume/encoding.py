@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,12 @@ from liontool.resume.arrays import (
     numpy_node,
     numpy_scalar,
 )
+from liontool.resume.difference import difference
 from liontool.resume.strides import is_dense
 
+__all__ = ["Encoded", "decode_state", "difference", "encode_state"]
+
+_LONGEST_NAME = 400
 _BROKEN = (ValueError, TypeError, RuntimeError, OverflowError)
 """What torch and numpy raise when a file asks for what cannot be."""
 
@@ -102,6 +107,7 @@ class _Writing:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[tuple[object, ...], str] = {}
+        self._repeated: Counter[str] = Counter()
 
     def encode(self, value: object, path: KeyPath) -> Json | None:
         kind = type(value)
@@ -166,19 +172,22 @@ class _Writing:
         return {"name": name, **tag}
 
     def _named(self, tensor: Tensor, path: KeyPath) -> str:
-        name = first = ".".join(map(str, path)) if _is_plain_path(path) else dotted(path)
-        count = 1
+        first = name = _tensor_name(path)
         while name in self.tensors or name == METADATA:
-            count += 1
-            name = f"{first}~{count}"
+            self._repeated[first] += 1
+            name = f"{first}~{self._repeated[first]}"
         self.tensors[name] = tensor
         return name
 
 
-def _is_plain_path(path: KeyPath) -> bool:
-    return all(type(key) is int or (type(key) is str and 0 < len(key) <= 200) for key in path) and (
-        all(type(key) is int or key.isprintable() for key in path)
-    )
+def _tensor_name(path: KeyPath) -> str:
+    try:
+        name = ".".join(map(str, path))
+    except ValueError:  # Python refuses to spell numbers of thousands of digits
+        name = ""
+    if name.isprintable() and 0 < len(name) <= _LONGEST_NAME:
+        return name
+    return dotted(path)[:_LONGEST_NAME]
 
 
 def _name_of(dtype: torch.dtype) -> str:
@@ -273,7 +282,10 @@ class _Reading:
         return before[2]
 
     def _new_tensor(self, tag: dict[str, Json], path: KeyPath) -> Tensor:
-        tensor = self._laid_out(self._typed(self._fetched(tag["name"], path), tag, path), tag, path)
+        tensor = self._fetched(tag["name"], path)
+        if len(tag) == 1:
+            return tensor
+        tensor = self._laid_out(self._typed(tensor, tag, path), tag, path)
         flags = (tag.get("requires_grad", False), tag.get("parameter", False))
         if not all(type(flag) is bool for flag in flags):
             raise malformed(path, "'requires_grad' and 'parameter' must be true or false")
