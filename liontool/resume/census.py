@@ -1,7 +1,7 @@
 """Everything that a run is made of: its state to be saved, and a saved one taken in, in place.
 
-A checkpoint is looked at as a whole before anything is changed: classes, names, shapes, dtypes. What
-was loaded is then compared with what the live objects say, so nothing is lost in silence.
+A checkpoint is looked at as a whole before anything is changed: classes, names, shapes, dtypes.
+What was loaded is then compared with what the live objects say, so nothing is lost in silence.
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ class Census:
         self._things = {label: thing for label, thing in things.items() if thing is not None}
         self._things |= {f"{_EXTRAS}{name}": thing for name, thing in extras.items()}
         self._parts: dict[str, Part] = {
-            label: part_of(label.removeprefix(_EXTRAS), thing)
-            for label, thing in self._things.items()
+            label: part_of(_keyword(label), thing) for label, thing in self._things.items()
         }
         self._loader = loader
         self._config = config_tree(config)
@@ -81,7 +80,7 @@ class Census:
         for label, thing in self._things.items():
             if isinstance(thing, torch.nn.Module) and not thing.state_dict():
                 self._say(
-                    f"{label.removeprefix(_EXTRAS)}: its state_dict() is empty, so nothing of it "
+                    f"{_keyword(label)}: its state_dict() is empty, so nothing of it "
                     "is kept; a metric of torchmetrics needs persistent(True)"
                 )
 
@@ -90,7 +89,7 @@ class Census:
         state: dict[str, Any] = {}
         for label, part in self._parts.items():
             if label.startswith(_EXTRAS):
-                state.setdefault("extras", {})[label.removeprefix(_EXTRAS)] = part.state()
+                state.setdefault("extras", {})[_keyword(label)] = part.state()
             else:
                 state[label] = part.state()
         return state
@@ -172,19 +171,13 @@ class Census:
 
     def _saved(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The saved state of each part that is to be loaded."""
-        found = {
-            label: state[label] for label in ("model", "optimizer", "scheduler") if label in state
-        }
-        found |= {f"{_EXTRAS}{name}": one for name, one in state.get("extras", {}).items()}
-        found = {label: one for label, one in found.items() if label not in self._left}
-        missing = [label for label in self._parts if label not in found and label not in self._left]
-        extra = [label for label in found if label not in self._parts]
-        for label, what in [(one, "no state for") for one in missing] + [
-            (one, "the state of") for one in extra
-        ]:
-            name = label.removeprefix(_EXTRAS)
-            here = "has none" if what == "the state of" else "has one"
-            raise ResumeError(f"the checkpoint has {what} {name}, and this run {here}")
+        found = {label: one for label, one in _flat(state) if label not in self._left}
+        for label in self._parts:
+            if label not in found and label not in self._left:
+                raise ResumeError(f"the checkpoint has no {_keyword(label)}, and this run has one")
+        for label in found:
+            if label not in self._parts:
+                raise ResumeError(f"the checkpoint has a {_keyword(label)}, and this run has none")
         return found
 
     def _overridden(self, saved: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +201,7 @@ class Census:
         for label, thing in self._things.items():
             if label not in saved:
                 continue
-            name = label.removeprefix(_EXTRAS)
+            name = _keyword(label)
             if isinstance(thing, torch.optim.Optimizer):
                 self._parts[label].fitted(saved[label])  # as many groups
                 groups = saved[label]["param_groups"]
@@ -250,12 +243,25 @@ class Census:
         found = difference(expected, live)
         if found is None:
             return
-        name = label.removeprefix(_EXTRAS)
+        name = _keyword(label)
         line = f"{name}: {class_name(self._things[label])} changed its state while loading: {found}"
         if label in ("model", "optimizer", "scheduler"):
             raise ResumeError(f"{line}; resume with the versions that the checkpoint was made with")
         self._say(line)
         self._reasons.append(line)
+
+
+def _flat(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The parts of a saved state by label."""
+    for label in ("model", "optimizer", "scheduler"):
+        if label in state:
+            yield label, state[label]
+    for name, one in state.get("extras", {}).items():
+        yield f"{_EXTRAS}{name}", one
+
+
+def _keyword(label: str) -> str:
+    return label.removeprefix(_EXTRAS)
 
 
 def _nested(label: str, thing: Any) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The configuration of a run: compared value by value with the one that the checkpoint was made with.
+"""The configuration of a run, compared value by value with that of the checkpoint.
 
 It is what `config=` was given: a mapping, a dataclass or an argparse.Namespace, nested as it likes.
 """

@@ -1,4 +1,4 @@
-"""`overrides=`: hyperparameters of a checkpoint changed on purpose, as `liontool edit` changes them.
+"""`overrides=`: hyperparameters of a checkpoint changed on purpose, as `liontool edit` does it.
 
 A learning rate is a curve: groups and schedulers keep it in many numbers, and all move by one
 factor. Anything else is a value in every group; a weight decay of 0 stays 0 where others have one.
@@ -96,15 +96,11 @@ def _word(view: Optimizer, name: str, value: Any) -> Set | Scale:
 
 def _viewed(state: Any) -> Any:
     """A state dict as a rule for files sees it: numbers in tensors can be changed."""
-    return _each(state, lambda tensor: _ref(tensor) if tensor.numel() == 1 else tensor)
-
-
-def _each(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    return mapped(tree, change)
+    return mapped(state, _ref)
 
 
 def _ref(tensor: Tensor) -> Any:
-    if not tensor.is_floating_point():
+    if tensor.numel() != 1 or not tensor.is_floating_point():
         return tensor
     dtype = str(tensor.dtype).removeprefix("torch.")
     return values.from_scalars(dtype, [tensor.item()], tuple(tensor.shape))

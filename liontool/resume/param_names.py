@@ -1,4 +1,4 @@
-"""Names of the parameters by their place in the optimizer: state goes by place, and is no other's."""
+"""Names of the parameters by their place in the optimizer, since state goes by place."""
 
 from __future__ import annotations
 

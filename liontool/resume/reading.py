@@ -76,8 +76,7 @@ def _tensor(ref: TensorRef) -> Tensor:
     if ref.numel:
         span = values.span_of(ref)
         with opened(span.file) as fd:
-            data = tensor.reshape(-1).view(torch.uint8).numpy()
-            read_into(fd, span, memoryview(data))
+            read_into(fd, span, tensor.reshape(-1).view(torch.uint8).numpy().data)
     return tensor
 
 

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -15,7 +14,7 @@ def copied(tree: Any) -> Any:
     return mapped(tree, lambda tensor: tensor)
 
 
-def mapped(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     """The same tree with `change` made to every tensor; other containers are left as they are."""
     if isinstance(tree, Tensor):
         return change(tree)
@@ -27,16 +26,3 @@ def mapped(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if kind is list or kind is tuple:
         return kind(mapped(item, change) for item in tree)
     return tree
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have dtype, layout and every bit in common, wherever they lie."""
-    if one is other:
-        return True
-    if one.dtype != other.dtype or one.shape != other.shape or one.stride() != other.stride():
-        return False
-    return torch.equal(_bytes(one), _bytes(other.to(one.device)))
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
