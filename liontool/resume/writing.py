@@ -27,7 +27,7 @@ from liontool.checkpoint.run_folder.layout import (
 from liontool.checkpoint.system import SYSTEM
 from liontool.resume.snapshot import Snapshot
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 _PUSH = 16 << 20
 _SLACK = 64 << 10
 """Bytes on disk besides the content: COMMIT, folders, the last block of each file."""
