@@ -1,0 +1,61 @@
+"""Which checkpoint a run goes on from, and what it says of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from liontool.checkpoint.run_folder.choosing import Choice, choose, nothing_good
+from liontool.checkpoint.run_folder.layout import step_of, tree_name
+from liontool.errors import FormatError
+from liontool.resume.quarantine import quarantine
+
+_GENERATORS = {"python": tuple, "numpy": dict, "loader": dict}
+
+
+def good_choice(folder: Path) -> Choice:
+    """The newest good checkpoint, or none where nothing was ever saved.
+
+    Raises:
+        ResumeError: There are checkpoints, and none of them is good.
+        ReadError: The system refused to read something.
+    """
+    choice = choose(folder)
+    if choice.chosen is None and not choice.fresh:
+        raise nothing_good(choice)
+    return choice
+
+
+def put_aside(choice: Choice, say: Callable[[str], None]) -> None:
+    """Move what was refused into quarantine, now that another one is known to be good."""
+    for refused, moved in zip(choice.refused, quarantine(choice), strict=True):
+        say(f"{refused.path.name} was refused and moved to {moved}: {refused.reason}")
+
+
+def check_position(state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Look whether a state says where the run stands, before anything is changed.
+
+    Raises:
+        FormatError: It does not.
+    """
+    run, generators = state.get("run"), state.get("generators")
+    if not (
+        isinstance(run, dict)
+        and all(
+            type(run.get(name)) is int and run[name] >= 0 for name in ("step", "epoch", "drawn")
+        )
+        and type(run.get("between")) is bool
+        and run["step"] == step_of(checkpoint.name)
+    ):
+        raise FormatError(f"{checkpoint / tree_name()}: run: does not say where the run stands")
+    if not _are_generators(generators) or not (
+        run["between"] or _are_generators(state.get("pass_generators"))
+    ):
+        raise FormatError(f"{checkpoint / tree_name()}: generators: are not what liontool writes")
+
+
+def _are_generators(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), kind) for name, kind in _GENERATORS.items()
+    )

@@ -1,0 +1,355 @@
+"""A run that cannot be lost: it saves while it trains, and goes on where it was."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from liontool.checkpoint.run_folder.checking import check
+from liontool.checkpoint.run_folder.layout import step_name
+from liontool.errors import LiontoolError, ResumeError
+from liontool.resume.census import Census
+from liontool.resume.encoding import encode_state
+from liontool.resume.exactness import check_loader, level_of, loader_reasons
+from liontool.resume.goal import Goal
+from liontool.resume.host_copy import HostCopy
+from liontool.resume.leftovers import delete_leftovers
+from liontool.resume.lock import RunLock
+from liontool.resume.metric import Metric
+from liontool.resume.opening import check_position, good_choice, put_aside
+from liontool.resume.passes import Passes
+from liontool.resume.reading import read_facts, read_state
+from liontool.resume.retention import Keep
+from liontool.resume.round_trip import encoded
+from liontool.resume.save_every import SaveEvery, Schedule
+from liontool.resume.saving import Saver
+from liontool.resume.signals import Signals
+from liontool.resume.snapshot import Snapshot
+from liontool.resume.workers import ignoring_signals
+
+
+class Run:
+    """A training run in one process; state is loaded in place when it is built.
+
+    Build, move, wrap and compile everything first. Iterate it for batches, and call `step` after
+    each optimizer step:
+
+        while not run.finished:
+            for batch in run:               # the rest of the current pass over the data
+                model(batch).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                run.step()
+        run.close()
+
+    A save happens when the loop asks for the next batch, so what the body does after `step`
+    belongs to that step. Batches since the last step are drawn again after a restart.
+
+    Args:
+        folder: Where its checkpoints lie; made if it is not there.
+        model: A module.
+        optimizer: Its optimizer.
+        scheduler: Its learning rates.
+        loader: A StatefulDataLoader; None makes batches 0, 1, 2 and so on without end.
+        steps: Optimizer steps over all starts; this or `epochs` bounds the run.
+        epochs: Passes over the data.
+        save_every: A number of steps, or a time such as "60s"; saves run beside the training.
+        keep: Which checkpoints stay: `last`, `every` so many steps, `best` by the metric.
+        config: Anything JSON can hold; a change of it is an error.
+        allow: Words of errors that are to be passed over, such as "config".
+        overrides: Hyperparameters to change on purpose; otherwise the checkpoint's are taken.
+        say: Told what is worth a line; prints to stderr if not given.
+        stateful: More to be kept, each with `state_dict` and `load_state_dict`.
+
+    Attributes:
+        reasons: Why a restart may not repeat the run bit for bit; none if it does.
+        resumed_from: The step of the checkpoint that was loaded; None for a new run.
+
+    Raises:
+        LiontoolError: The run cannot be gone on with; nothing was changed on disk.
+        ValueError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        model: Any,
+        optimizer: Any,
+        scheduler: Any = None,
+        loader: Any = None,
+        steps: int | None = None,
+        epochs: int | None = None,
+        save_every: int | str = "60s",
+        keep: Keep | Mapping[str, object] = Keep(),  # noqa: B008  # frozen
+        config: Any = None,
+        allow: Collection[str] = (),
+        overrides: Mapping[str, object] | None = None,
+        say: Callable[[str], None] | None = None,
+        **stateful: Any,
+    ) -> None:
+        self._goal = Goal(steps, epochs)
+        check_loader(loader, epochs)
+        every = SaveEvery.of(save_every)
+        self._keep = Keep.of(keep)
+        self._folder = Path(os.path.abspath(folder))
+        self._say = say or _print
+        self._census = Census(
+            model=model, optimizer=optimizer, scheduler=scheduler, loader=loader,
+            extras=stateful, config=config, say=self._say,
+        )  # fmt: skip
+        self._signals = Signals()
+        self._passes = Passes(loader, self._signals.starting_workers)
+        self._host = HostCopy()
+        self._metric = Metric(is_needed=self._keep.best is not None)
+        self._step = 0
+        self._unstepped = 0  # batches since the last step
+        self._is_closed = False
+        self.resumed_from: int | None = None
+        self.reasons = list(loader_reasons(loader))
+        with ExitStack() as held:
+            self._open(held, allow, dict(overrides or {}))
+            held.enter_context(ignoring_signals(loader))
+            self._host.prepare(encoded(self._state()).tensors)
+            self._held = held.pop_all()
+        for reason in self.reasons:
+            self._say(f"not exact: {reason}")
+        self._schedule = Schedule(every, self._step)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of the rest of the current pass."""
+        while True:
+            self._check_open()
+            self._pass_boundary()
+            if self.finished:
+                return
+            try:
+                batch = self._draw()
+            except StopIteration:
+                return
+            yield batch
+
+    def step(self, metric: Any = None) -> None:
+        """Mark the end of an optimizer step.
+
+        Args:
+            metric: What `keep=dict(best=...)` goes by, a number or a tensor with one element;
+                lower is better. It is only read when a save needs it.
+
+        Raises:
+            ValueError: There is no metric and the best checkpoints are to be kept, or it is no
+                single number.
+        """
+        self._check_open()
+        self._metric.take(metric)
+        self._step += 1
+        self._unstepped = 0
+
+    def save(self) -> int:
+        """Save now, and wait until it is durable.
+
+        Returns:
+            The step that was saved.
+
+        Raises:
+            ResumeError: Batches were drawn since the last `step`.
+            PublishError: The checkpoint cannot be written.
+        """
+        self._check_open()
+        if not self._is_boundary():
+            raise ResumeError(
+                f"{self._unstepped:,} batches were drawn since the last run.step(), "
+                "and a save in between would lose their gradients; call save() after step()"
+            )
+        self._save_and_wait()
+        return self._step
+
+    def close(self) -> None:
+        """End the run: save what is not saved, wait, verify the newest checkpoint.
+
+        After an exception nothing is saved. A signal that came before ends the process here.
+
+        Raises:
+            LiontoolError: The last save failed, or its bytes are not what was written.
+        """
+        if self._is_closed:
+            return
+        with self._ending():
+            if sys.exc_info()[1] is not None:
+                self._settle()
+                return
+            if self._is_boundary():
+                self._save_and_wait()
+            self._saver.wait()
+            if self.saved_step is not None and self.saved_step != self.resumed_from:
+                check(self._folder / step_name(self.saved_step))
+        if self.stopping:
+            self._exit()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        elif not self._is_closed:
+            with self._ending():
+                self._settle()
+
+    @property
+    def level(self) -> str:
+        """ "exact" if a restart repeats the run bit for bit, else "state-exact"."""
+        return level_of(self.reasons)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to do."""
+        return self._goal.is_reached(self._step, self._passes.epoch)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal asked the run to stop; worth a look in a long evaluation."""
+        return self._signals.stopping
+
+    @property
+    def epoch(self) -> int:
+        """Finished passes over the data, from 0."""
+        return self._passes.epoch
+
+    @property
+    def step_count(self) -> int:
+        """Optimizer steps over all starts."""
+        return self._step
+
+    @property
+    def saved_step(self) -> int | None:
+        """The newest step that is durable on disk; None where none is."""
+        return self._saver.saved_step
+
+    def _open(
+        self, held: ExitStack, allow: Collection[str], overrides: Mapping[str, object]
+    ) -> None:
+        """Take the folder, load the newest good checkpoint, and listen to signals."""
+        lock = RunLock()
+        lock.acquire(self._folder)
+        held.callback(self._release, lock)
+        delete_leftovers(self._folder)
+        choice = good_choice(self._folder)
+        if choice.chosen is None:
+            self._census.begin(overrides)
+        else:
+            self._load(choice.chosen, allow, overrides)
+        self._saver = Saver(self._folder, self._keep, saved_step=self.resumed_from, say=self._say)
+        put_aside(choice, self._say)
+        held.callback(self._signals.restore)
+        self._signals.install(self._say)
+        held.callback(self._passes.end)
+
+    def _load(
+        self, checkpoint: Path, allow: Collection[str], overrides: Mapping[str, object]
+    ) -> None:
+        self._census.check(read_facts(checkpoint), allow=allow, run=self._folder)
+        state, _ = read_state(checkpoint, self._state())
+        check_position(state, checkpoint)
+        self._census.load(state, overrides=overrides)
+        unknown = self._passes.load(state)
+        self._step = self.resumed_from = state["run"]["step"]
+        self.reasons += [f"the generator {name} is not in both" for name in unknown]
+        self.reasons += self._census.reasons()
+        self._say(f"resumed from step {self._step:,}: {checkpoint}")
+
+    def _state(self) -> dict[str, Any]:
+        """All of it, sharing its tensors."""
+        position = self._passes.state()
+        position["run"]["step"] = self._step
+        parts = {**self._census.live(), **position}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _pass_boundary(self) -> None:
+        """What may happen between two steps: a save, or the end."""
+        if not self._is_boundary():
+            return
+        if (failure := self._saver.failure()) is not None:
+            self._say(f"{failure}; training goes on")
+        if self.stopping:
+            with self._ending():
+                self._save_and_wait()
+            self._exit()
+        if self.finished:
+            self._settle()  # what comes after the last step belongs to no step
+            self._start_save()
+        elif self._schedule.is_due(self._step) and not self._saver.busy:
+            self._start_save()
+
+    def _is_boundary(self) -> bool:
+        """Whether no batch waits for its step, or none ever will have one."""
+        return self._unstepped == 0 or self.finished
+
+    def _draw(self) -> Any:
+        if self._passes.begin():
+            encoded({"loader": self._passes.state()["loader"]})
+            # Registered after multiprocessing's own hook, so it is called before that one.
+            atexit.unregister(self._passes.end)
+            atexit.register(self._passes.end)
+        batch = self._passes.draw()
+        self._unstepped += 1
+        return batch
+
+    def _start_save(self) -> None:
+        if self.saved_step == self._step:
+            return
+        state = encode_state(self._state())
+        facts = {**self._census.facts(), "level": self.level, "reasons": list(self.reasons)}
+        body = self._host.take(state.tensors)
+        snapshot = Snapshot(self._step, self.epoch, self._metric.value(), body, state.tree, facts)
+        self._saver.start(snapshot)
+        self._schedule.saved(self._step)
+
+    def _save_and_wait(self) -> None:
+        self._settle()
+        self._start_save()
+        self._saver.wait()
+
+    def _settle(self) -> None:
+        """Wait for the save in flight; if it failed, the next one is what counts."""
+        try:
+            self._saver.wait()
+        except LiontoolError as error:
+            self._say(str(error))
+
+    def _exit(self) -> NoReturn:
+        code = self._signals.exit_code
+        self._say(f"stopped by a signal at step {self._step:,}; exit code {code}")
+        raise SystemExit(code)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Let everything go after the body, whatever happens in it."""
+        self._is_closed = True
+        with self._held:
+            yield
+        atexit.unregister(self._passes.end)
+
+    def _release(self, lock: RunLock) -> None:
+        """Not while a save is in flight: the folder is ours until that has ended."""
+        if not hasattr(self, "_saver") or not self._saver.busy:
+            lock.release()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ResumeError("the run is closed; build a new Run to go on")
+
+
+def _print(line: str) -> None:
+    print(f"liontool: {line}", file=sys.stderr, flush=True)
