@@ -317,6 +317,7 @@ class Lion:
     Attributes:
         package: What `--for` calls it.
         imports: The line that imports it, by target ("lion", "lion-sf").
+        classes: What its classes call themselves, "module.Class", by target.
         momentum: How the momentum is seeded unless the user says otherwise.
         horizon: Whether it reads the horizon of its momentum from the group.
         maximize: Whether it reads `maximize` from the group.
@@ -333,6 +334,7 @@ class Lion:
 
     package: str
     imports: Mapping[str, str]
+    classes: Mapping[str, str]
     momentum: str = "scaled"
     horizon: bool = False
     maximize: bool = False
@@ -363,6 +365,7 @@ LIONS: Mapping[str, Lion] = {
                 "lion": "from liontool.optim import Lion",
                 "lion-sf": "from liontool.optim import LionSF",
             },
+            {"lion": "liontool.optim.lion.Lion", "lion-sf": "liontool.optim.lion_sf.LionSF"},
             momentum="copy",
             horizon=True,
             maximize=True,
@@ -371,6 +374,7 @@ LIONS: Mapping[str, Lion] = {
         Lion(
             "lion-pytorch",
             {"lion": "from lion_pytorch import Lion"},
+            {"lion": "lion_pytorch.lion_pytorch.Lion"},
             constructor="decoupled_weight_decay=True",
         ),
         Lion(
@@ -379,16 +383,27 @@ LIONS: Mapping[str, Lion] = {
                 "lion": "from lion_pytorch import Lion",
                 "lion-sf": "from lion_pytorch import LionSF",
             },
+            {
+                "lion": "lion_pytorch.lion_pytorch.Lion",
+                "lion-sf": "lion_pytorch.lion_schedule_free.Lion",
+            },
             constructor="decoupled_weight_decay=True",
         ),
-        Lion("timm", {"lion": "from timm.optim import Lion"}, maximize=True),
+        Lion(
+            "timm",
+            {"lion": "from timm.optim import Lion"},
+            {"lion": "timm.optim.lion.Lion"},
+            maximize=True,
+        ),
         Lion(
             "automl",
             {"lion": "from lion_pytorch import Lion  # lion/lion_pytorch.py of google/automl"},
+            {"lion": "lion_pytorch.Lion"},
         ),
         Lion(
             "optimi",
             {"lion": "from optimi import Lion"},
+            {"lion": "optimi.lion.Lion"},
             split_betas=True,
             group={
                 "decouple_lr": False,
@@ -405,6 +420,7 @@ LIONS: Mapping[str, Lion] = {
         Lion(
             "pytorch-optimizer",
             {"lion": "from pytorch_optimizer import Lion"},
+            {"lion": "pytorch_optimizer.optimizer.lion.Lion"},
             group={"weight_decouple": True, "fixed_decay": False, "foreach": None},
         ),
     )

@@ -140,12 +140,14 @@ class Optimizer:
         groups: Parameter groups in order.
         slots: State by key, in the order of the file.
         schedulers: The schedulers that drive this optimizer, where that can be told.
+        class_name: Its class where the checkpoint tells it: "torch.optim.adamw.AdamW".
     """
 
     label: str
     groups: tuple[ParamGroup, ...]
     slots: Mapping[int | str, Slot]
     schedulers: tuple[Scheduler, ...] = ()
+    class_name: str = ""
 
     @property
     def state_bytes(self) -> int:

@@ -105,10 +105,10 @@ def remove(path: Path) -> None:
 
 
 class NewFolder:
-    """A folder that is being filled."""
+    """A folder that is being filled, at `path` until it is published."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._folders = {path}
 
     @contextmanager
@@ -135,7 +135,7 @@ class NewFolder:
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts or not relative.parts:
             raise UnsafePathError(f"'{name}' leads out of the folder that is being written")
-        path = self._path / relative
+        path = self.path / relative
         self._make(path.parent)
         return path
 

@@ -2,6 +2,8 @@
 
 A folder is taken with everything below it. Symbolic links stay links: one that leads to another
 file of the folder is fine, one that climbs out of it is refused: a copy would lose its end.
+
+The folder of a run holds several checkpoints; it stands for the newest of them.
 """
 
 from __future__ import annotations
@@ -9,16 +11,25 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from liontool.checkpoint import formats
 from liontool.checkpoint.document import Document
+from liontool.checkpoint.run_folder import layout
 from liontool.errors import LimitError, ReadError, SourceChangedError, UnsafePathError
+
+if TYPE_CHECKING:
+    from liontool.checkpoint.run_folder.choosing import Choice
+    from liontool.checkpoint.run_folder.commit import Commit
 
 MAX_ENTRIES = 1_000_000
 """Files, links and folders below a source. Sharded checkpoints have some ten thousand."""
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,15 @@ class Source:
     """A checkpoint on disk. Made by `open_source`.
 
     Attributes:
-        path: As the caller gave it.
+        path: As the caller gave it; for the folder of a run, the checkpoint in it.
         is_folder: Whether it holds several files.
+        choice: Which checkpoint of a run was taken and why not the others; None where the caller
+            named the checkpoint itself.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, choice: Choice | None = None) -> None:
         self.path = path
+        self.choice = choice
         self._marks = _marks(path)
         self.is_folder = path.is_dir()
         self._documents: dict[str, Document] = {}
@@ -74,6 +88,31 @@ class Source:
         """The name of the file of the folder that `name`, which may be a link, leads to."""
         return os.path.relpath(os.path.realpath(self.path / name), os.path.realpath(self.path))
 
+    @cached_property
+    def commit(self) -> Commit | None:
+        """What a checkpoint of a run says of itself; None for every other source.
+
+        Raises:
+            ReadError: Names or sizes of its files are not what it says, or it was never finished.
+        """
+        files = set(self.listing())
+        if layout.tree_name() not in files or files.isdisjoint((layout.COMMIT, layout.FACTS)):
+            return None
+        from liontool.checkpoint.run_folder.checking import read_commit
+
+        return read_commit(self.path)
+
+    @property
+    def home(self) -> Path:
+        """What results lie beside and never inside: the folder of the run, where it has one."""
+        if self.choice is not None:
+            return self.choice.run
+        name = os.path.basename(os.path.abspath(self.path))  # "." has no name of its own
+        if layout.step_of(name) is None or self.commit is None:
+            return self.path
+        is_named = self.path.name not in ("", "..")
+        return (self.path if is_named else self.path.resolve()).parent
+
     @property
     def size(self) -> int:
         """Bytes of all files together, as they were at the first look."""
@@ -87,6 +126,8 @@ class Source:
     def document(self, name: str = "") -> Document:
         """One file, read once; "" where the source is the file itself.
 
+        A file that is a part of another one's tree, as the tensors of a run are, is that document.
+
         Raises:
             ReadError: There is no such file, or it cannot be read.
             UnsafePathError: It is a link that leads out of the folder.
@@ -96,12 +137,21 @@ class Source:
         self._check_link(name)
         if name not in self._documents:
             path = self.path / name if name else self.path
-            self._documents[name] = self._opened(path, name)
+            self._documents[name] = self._whole(name) or self._opened(path, name)
         return self._documents[name]
+
+    def _whole(self, name: str) -> Document | None:
+        """The document that a file is a part of."""
+        index = formats.index_of(name)
+        if not index or index not in self._marks:
+            return None
+        whole = self.document(index)
+        return whole if name in formats.parts(whole) else None
 
     def notices(self) -> tuple[str, ...]:
         """What there is to say about the files read so far: that a header was torn."""
-        return tuple(text for one in self._documents.values() for text in formats.notices(one))
+        documents = {id(one): one for one in self._documents.values()}
+        return tuple(text for one in documents.values() for text in formats.notices(one))
 
     def _opened(self, path: Path, name: str) -> Document:
         document = formats.open_document(path, name)
@@ -164,13 +214,47 @@ def _mark_of(path: Path) -> _Mark | None:
         return None
 
 
-def open_source(path: str | os.PathLike[str]) -> Source:
-    """Look at a checkpoint: which files there are, and their marks. Reads no file.
+def open_source(
+    path: str | os.PathLike[str], *, deep: bool = False, progress: Progress | None = None
+) -> Source:
+    """Look at a checkpoint: which files there are, and their marks.
+
+    Args:
+        path: A file or folder; the folder of a run stands for the newest checkpoint in it.
+        deep: Compare every byte of a run's checkpoint with what was committed, and take the newest
+            that is as it was. Without it names and sizes decide.
+        progress: Called with the bytes compared so far and all of them.
 
     Raises:
-        ReadError: There is nothing at `path`, or something that is neither a file nor a folder.
+        ReadError: There is nothing at `path`, something that is neither a file nor a folder, or a
+            checkpoint of a run that is damaged.
+        ResumeError: It is the folder of a run, and none of its checkpoints is good.
     """
-    return Source(Path(path))
+    place = Path(path)
+    if _is_run(place):
+        return _newest(place, deep, progress)
+    source = Source(place)
+    if deep and source.is_folder and source.commit is not None:
+        from liontool.checkpoint.run_folder.checking import check
+
+        check(place, progress=progress)
+    return source
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return path.is_dir() and layout.is_run(path)
+    except OSError as error:
+        raise ReadError(f"{error.filename or path}: {error.strerror}") from error
+
+
+def _newest(run: Path, deep: bool, progress: Progress | None) -> Source:
+    from liontool.checkpoint.run_folder.choosing import choose, nothing_good
+
+    choice = choose(run, deep=deep, progress=progress)
+    if choice.chosen is None:
+        raise nothing_good(choice)
+    return Source(choice.chosen, choice)
 
 
 def _marks(path: Path) -> dict[str, _Mark]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from liontool.checkpoint import copying, formats, publish, values
 from liontool.checkpoint.document import Document, Edit, Span, TensorRef
+from liontool.checkpoint.run_folder.layout import step_name
+from liontool.checkpoint.run_folder.sealing import CommitSeal
 from liontool.checkpoint.source import Source
 from liontool.errors import LayoutError
 
@@ -17,6 +19,17 @@ PROVENANCE_FILE = "liontool.json"
 """Name of the record about itself that a converted folder holds; in a zip it is a record."""
 
 Progress = Callable[[int, int], None]
+
+
+class Seal(Protocol):
+    """The last file of a folder, which says what the others are once they are written."""
+
+    @property
+    def name(self) -> str:
+        """Its name below the folder."""
+
+    def made(self, root: Path, names: Sequence[str]) -> bytes:
+        """Its content, from the files `names` of the folder `root`."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +40,13 @@ class Output:
         files: The pieces of each file.
         links: Symbolic links of a folder, by name, with what they point to.
         folders: Folders in a folder that have nothing in them.
+        seal: What a folder ends with, if it does.
     """
 
     files: Mapping[str, Sequence[copying.Piece]]
     links: Mapping[str, str]
     folders: Sequence[str] = ()
+    seal: Seal | None = None
 
     @property
     def total(self) -> int:
@@ -69,24 +84,44 @@ def rewritten(
     for edit in edits:
         by_name.setdefault(edit.place.document, []).append(edit)
     # A link stays a link: what it leads to is in the folder too, and is the file that changes.
-    documents = _by_file(source, by_name)
+    changed = dict(_changed(source, by_name, scan))
+    seal = None if source.commit is None else CommitSeal(source.commit)
     files: dict[str, Sequence[copying.Piece]] = {}
     links: dict[str, str] = {}
     for name in source.names():
         path = source.path / name
-        if name == PROVENANCE_FILE:
+        if name == PROVENANCE_FILE or (seal is not None and name == seal.name):
             continue
         if path.is_symlink():
             links[name] = str(path.readlink())
-        elif name in documents:
-            document = documents[name]
-            changes = by_name[document.name]
-            files[name] = formats.rewrite(document, changes, scan=scan, provenance=None)
         else:
-            files[name] = [copying.Raw(Span(path, 0, path.stat().st_size))]
+            raw = [copying.Raw(Span(path, 0, path.stat().st_size))]
+            files[name] = changed.get(name, raw)
     record = json.dumps(provenance, indent=1).encode() + b"\n"
     files[PROVENANCE_FILE] = [copying.Literal(record)]
-    return Output(files, links, source.empty_folders())
+    return Output(files, links, source.empty_folders(), seal)
+
+
+def _changed(
+    source: Source, edits: Mapping[str, Sequence[Edit]], scan: Collection[TensorRef]
+) -> Iterator[tuple[str, Sequence[copying.Piece]]]:
+    """The files that `edits`, by document, change, with their pieces."""
+    for file, document in _by_file(source, edits).items():
+        found = formats.rewrite_files(document, edits[document.name], scan=scan)
+        yield from ((file if name == document.name else name, found[name]) for name in found)
+
+
+def as_run(source: Source, output: Output) -> Output:
+    """A checkpoint of a run as the only one of a new run; any other output as it is."""
+    if source.commit is None:
+        return output
+    folder = f"{step_name(source.commit.step)}/"
+    return Output(
+        files={folder + name: pieces for name, pieces in output.files.items()},
+        links={folder + name: link for name, link in output.links.items()},
+        folders=[folder + name for name in output.folders],
+        seal=CommitSeal(source.commit, folder),
+    )
 
 
 def _by_file(source: Source, names: Collection[str]) -> dict[str, Document]:
@@ -138,6 +173,10 @@ def write(
             folder.link(name, link)
         for name in output.folders:
             folder.folder(name)
+        if output.seal is not None:
+            sealed = copying.Literal(output.seal.made(folder.path, tuple(output.files)))
+            with folder.file(output.seal.name) as file:
+                copying.write([sealed], file.fd)
 
 
 def check(tensors: Collection[TensorRef], progress: Progress | None = None) -> None:

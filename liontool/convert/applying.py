@@ -92,8 +92,16 @@ def converted(
         _RULES[settings.to](optimizer, replace(settings, ratio=ratio))
         for optimizer, ratio in zip(before.optimizers, ratios, strict=True)
     )
+    changes = tuple(replace(c, optimizer=_reclassed(c.optimizer, settings)) for c in changes)
     after = _after(before, changes, ratios, settings)
     return Converted(settings, before, after, changes, ratios, tuple(estimates))
+
+
+def _reclassed(optimizer: Optimizer, settings: Settings) -> Optimizer:
+    """With the class that will load it, where the checkpoint tells of classes."""
+    if not optimizer.class_name:
+        return optimizer
+    return replace(optimizer, class_name=settings.lion.classes[settings.to])
 
 
 def _check(optimizer: Optimizer, checkpoint: Checkpoint, settings: Settings) -> None:

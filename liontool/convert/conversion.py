@@ -76,9 +76,9 @@ def convert_checkpoint(
         zero_stale=zero_stale,
         allow=frozenset(allow),
     )
-    source = open_source(path)
+    source = open_source(path, deep=True)
     lens, before = frameworks.find(source, framework, tuple(optimizers))
-    name = lens.output_name(Path(os.path.abspath(source.path)))  # "." has no name of its own
+    name = lens.output_name(Path(os.path.abspath(source.home)))  # "." has no name of its own
     place = outputs.destination(source, output, name)
     check_convertible(before, settings, chosen=bool(optimizers))
     if not dry_run:
@@ -116,7 +116,7 @@ def _check_target(source: Source, place: Destination, force: bool) -> None:
     is_folder = source.is_folder and place.kind is Kind.SAME
     check_target(place.path, force=force, is_folder=is_folder)
     if is_folder:
-        outputs.check_own_folder(place.path)
+        outputs.check_own_folder(place.path, is_run=source.commit is not None)
 
 
 def _obstacles(source: Source, place: Destination, force: bool) -> Iterator[Notice]:

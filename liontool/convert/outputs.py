@@ -15,8 +15,9 @@ from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.document import Edit, TensorRef
 from liontool.checkpoint.formats import safetensors_file
 from liontool.checkpoint.model import Checkpoint
+from liontool.checkpoint.run_folder.choosing import checkpoints
 from liontool.checkpoint.source import Source
-from liontool.checkpoint.writing import PROVENANCE_FILE, Output, rewritten
+from liontool.checkpoint.writing import PROVENANCE_FILE, Output, as_run, rewritten
 from liontool.errors import AmbiguousError, OutputExistsError, PublishError
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -51,8 +52,8 @@ def destination(
     Raises:
         PublishError: `output` is or lies inside the source, or has a suffix that nothing writes.
     """
-    path = beside(source.path, default_name) if output is None else Path(output)
-    keep_off(source.path, path)
+    path = beside(source.home, default_name) if output is None else Path(output)
+    keep_off(source.home, path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return Destination(path, Kind.SAFETENSORS_STATE)
@@ -97,17 +98,27 @@ def keep_off(source: Path, output: Path) -> None:
         raise PublishError(f"{output}: the source {source} lies in it; choose another -o")
 
 
-def check_own_folder(path: Path) -> None:
+def check_own_folder(path: Path, *, is_run: bool = False) -> None:
     """A folder in the way is only replaced if liontool wrote it: `--force` is no `rm -r`.
+
+    Args:
+        path: The folder.
+        is_run: The output is the folder of a run: then all checkpoints in it must be such outputs,
+            since what was trained from one is nowhere else.
 
     Raises:
         OutputExistsError: It is somebody else's.
     """
-    if path.is_dir() and not (path / PROVENANCE_FILE).is_file():
-        raise OutputExistsError(
-            f"{path}: is a folder that liontool did not write, and is not replaced; "
-            "remove it yourself or choose another -o"
-        )
+    if not path.is_dir():
+        return
+    made = [path] if not is_run else (checkpoints(path) or [path])
+    for one in made:
+        if not (one / PROVENANCE_FILE).is_file():
+            what = "a folder" if one == path else "the folder of a run, and holds a checkpoint"
+            raise OutputExistsError(
+                f"{one}: is {what} that liontool did not write, and is not replaced; "
+                "remove it yourself or choose another -o"
+            )
 
 
 @paused_collector()
@@ -136,7 +147,8 @@ def contents(
         AmbiguousError: A state file holds one optimizer, and there are several.
     """
     if kind is Kind.SAME:
-        return rewritten(source, plan(), scan=scan, provenance=provenance)
+        made = rewritten(source, plan(), scan=scan, provenance=provenance)
+        return as_run(source, made)
     if len(after.optimizers) != 1:
         labels = ", ".join(optimizer.label for optimizer in after.optimizers)
         raise AmbiguousError(

@@ -292,24 +292,24 @@ def _scheduler(scheduler: Scheduler, curve: Curve | None = None) -> SchedulerSum
 
 def _files(source: Source) -> Iterator[FileSummary]:
     if not source.is_folder:
-        yield _file(source.document(), source.path)
+        yield _file(source.document(), source.path, "")
         return
     for name in source.names():
         if name.endswith(TENSOR_FILES):
             path = source.path / name
             try:
-                yield _file(source.document(name), path)
+                yield _file(source.document(name), path, name)
             except ReadError as error:
                 # Of a link that leads nowhere there is only the link itself.
                 yield FileSummary(name, "", path.lstat().st_size, problem=str(error))
 
 
-def _file(document: Document, path: Path) -> FileSummary:
+def _file(document: Document, path: Path, name: str) -> FileSummary:
     found = [tensor for _, tensor in tensors(document.tree)]
     copies = shared(Item("", "", OTHER, tensor) for tensor in found)
     own = [tensor for tensor in found if id(tensor) not in copies]
     return FileSummary(
-        name=document.name,
+        name=name,
         container=document.container,
         bytes=path.stat().st_size,
         tensors=len(found),

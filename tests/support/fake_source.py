@@ -27,6 +27,7 @@ class FakeSource:
     def __init__(self, tree: Any = None, *, files: Mapping[str, Any] | None = None, path="run.pt"):
         self.path = Path(path)
         self.is_folder = files is not None
+        self.commit = None
         trees = {"": tree} if files is None else files
         self._documents = {
             name: FakeDocument(value, name, path=self.path / name) for name, value in trees.items()

@@ -5,6 +5,7 @@ Each format is imported when the first file of its kind turns up: `inspect` star
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,9 +13,19 @@ from typing import Any, Protocol, runtime_checkable
 from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.copying import Piece
 from liontool.checkpoint.document import Document, Edit, TensorRef, Value
+from liontool.checkpoint.run_folder import layout as run_folder
 from liontool.errors import FormatError, LayoutError, ReadError
 
-__all__ = ["create_torch", "notices", "open_document", "rewrite", "shards"]
+__all__ = [
+    "create_torch",
+    "index_of",
+    "notices",
+    "open_document",
+    "parts",
+    "rewrite",
+    "rewrite_files",
+    "shards",
+]
 
 _HEAD = 512
 
@@ -39,6 +50,19 @@ class Sharded(Protocol):
 
     def shards(self) -> Collection[Path]:
         """Those files."""
+
+
+@runtime_checkable
+class Joined(Protocol):
+    """A Document of several files of a folder, which are read as one tree and written together."""
+
+    def parts(self) -> Collection[str]:
+        """The other files by their names below the source."""
+
+    def rewritten_files(
+        self, edits: Sequence[Edit], *, scan: frozenset[TensorRef]
+    ) -> dict[str, list[Piece]]:
+        """The pieces of all files, by name, with `edits` applied."""
 
 
 @runtime_checkable
@@ -129,10 +153,24 @@ def _opened_json(path: Path, name: str) -> Document:
 
     document = JsonDocument(path, name)
     tree = document.tree
+    if isinstance(tree, dict) and run_folder.STATE in tree:
+        return _opened_run_state(document)
     shards = tree.get("weight_map") if isinstance(tree, dict) else None
     if isinstance(shards, dict) and str(next(iter(shards.values()), "")).endswith(".safetensors"):
         return _opened_safetensors(path, name)
     return document
+
+
+def _opened_run_state(document: Document) -> Document:
+    """The tree of a run's state, with its tensors from the file beside."""
+    from liontool.checkpoint.formats.run_state import RunStateDocument
+
+    if not document.name:
+        raise LayoutError(
+            f"{document.path}: is a part of a checkpoint of a run; give the whole: "
+            f"{shlex.quote(str(document.path.parent))}"
+        )
+    return RunStateDocument(document.path, document.name, document.tree)
 
 
 def _complaint(start: bytes, head: bytes) -> str:
@@ -141,6 +179,18 @@ def _complaint(start: bytes, head: bytes) -> str:
     if not head.strip(b"\0"):
         return "begins with zeros; the file was reserved on the disk, but never written"
     return "is no torch file, safetensors file, pickle or JSON; what wrote it?"
+
+
+def index_of(name: str) -> str:
+    """The file that another one would be a part of, by its name; "" for most names."""
+    folder, slash, last = name.rpartition("/")
+    index = run_folder.tree_of(last)
+    return f"{folder}{slash}{index}" if index else ""
+
+
+def parts(document: Document) -> Collection[str]:
+    """The files of a folder that a document holds besides its own."""
+    return document.parts() if isinstance(document, Joined) else ()
 
 
 def shards(document: Document) -> Collection[Path]:
@@ -174,6 +224,15 @@ def rewrite(
     if isinstance(document, Rewritable):
         return document.rewritten(edits, scan=frozenset(scan), provenance=provenance)
     raise LayoutError(f"{document.path}: files of kind '{document.container}' are only read")
+
+
+def rewrite_files(
+    document: Document, edits: Sequence[Edit], *, scan: Collection[TensorRef]
+) -> dict[str, list[Piece]]:
+    """All files of a document in a folder, by name; see `rewrite`."""
+    if isinstance(document, Joined):
+        return document.rewritten_files(edits, scan=frozenset(scan))
+    return {document.name: rewrite(document, edits, scan=scan, provenance=None)}
 
 
 def create_torch(

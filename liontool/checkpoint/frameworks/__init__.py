@@ -13,6 +13,7 @@ from liontool.checkpoint.frameworks import (
     lightning,
     liontool_state,
     plain,
+    run,
     sharded,
     torch_layout,
 )
@@ -27,6 +28,7 @@ __all__ = ["FRAMEWORKS", "Framework", "Target", "find", "named"]
 # In the order of asking: `plain` takes every file.
 FRAMEWORKS = (
     hf_trainer.FRAMEWORK,
+    run.FRAMEWORK,
     lightning.FRAMEWORK,
     liontool_state.FRAMEWORK,
     plain.FRAMEWORK,

@@ -59,7 +59,7 @@ def search(document: Document, roots: Sequence[tuple[Key, ...]] = ((),)) -> Foun
         elif is_scheduler(value) or _is_called_scheduler(place, value):
             schedulers.append((place, value))
     found.schedulers = _outermost(schedulers)
-    found.optimizers = [_with_shapes(one, document) for one in found.optimizers]
+    found.optimizers = [with_shapes(one, document) for one in found.optimizers]
     return found
 
 
@@ -172,7 +172,7 @@ def scheduler(value: Mapping[Any, Value], place: Place, depth: int = 0) -> Sched
     return Scheduler(Fields(fields, place), children, label(place))
 
 
-def _with_shapes(optimizer: Optimizer, document: Document) -> Optimizer:
+def with_shapes(optimizer: Optimizer, document: Document) -> Optimizer:
     """The same optimizer, with shapes where the file has the parameters' names and weights."""
     names = [slot.name for slot in optimizer.slots.values() if slot.name is not None]
     if not names:

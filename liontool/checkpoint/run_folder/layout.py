@@ -12,6 +12,8 @@ COMMIT = "COMMIT"
 LOCK = "run.lock"
 QUARANTINE = "quarantine"
 FACTS = "run.json"
+STATE = "liontool.state"
+"""The key by which the JSON of a state is known."""
 
 SCHEMA = 1
 """Version of the layout, in COMMIT, run.json and state-0.json."""
@@ -19,6 +21,7 @@ SCHEMA = 1
 MAX_STEP = 10**10 - 1
 
 _STEP = re.compile(r"step-(\d{10})")
+_TENSORS = re.compile(r"state-([0-9]+)\.safetensors")
 _LEFTOVER = re.compile(rf"\.\d+-[0-9a-f]{{8}}(\.old)?{re.escape(SUFFIX)}")
 
 
@@ -41,6 +44,12 @@ def tensors_name(rank: int = 0) -> str:
 def tree_name(rank: int = 0) -> str:
     """The file with the rest of the state of one process."""
     return f"state-{rank}.json"
+
+
+def tree_of(tensors: str) -> str:
+    """The file that names the tensors in a file, by its name; "" for any other name."""
+    match = _TENSORS.fullmatch(tensors)
+    return f"state-{match[1]}.json" if match else ""
 
 
 def is_leftover(name: str) -> bool:

@@ -1,0 +1,192 @@
+"""Checkpoints of `liontool.resume.Run`: a folder of a run, or one of the checkpoints in it.
+
+The state is one tree; run.json has the classes, and the names of the optimizer's parameters. Run
+opens only what has the classes that it was built with, so that a conversion changes them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from liontool.checkpoint import model
+from liontool.checkpoint.document import Document, Edit, Place, Replace, Value
+from liontool.checkpoint.frameworks import resume_text, torch_layout
+from liontool.checkpoint.frameworks.framework import Framework, Target
+from liontool.checkpoint.frameworks.pairing import pair
+from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup
+from liontool.checkpoint.run_folder.layout import COMMIT, FACTS, SCHEMA, tree_name
+from liontool.checkpoint.source import Source
+from liontool.errors import FormatError, LayoutError, MissingOptimizerError
+
+_PARTS = ("optimizer", "scheduler", "extras")
+_CLASSES, _NAMES = "classes", "param_names"
+_SHOWN = ("level", "reasons", "data")
+
+
+def find(source: Source) -> Checkpoint | None:
+    """The optimizers and schedulers of a run; None where the source is none.
+
+    Raises:
+        ReadError: The checkpoint is unfinished or damaged, as far as names and sizes tell.
+        LayoutError: Another version, or several processes, wrote it.
+        MissingOptimizerError: The run had no optimizer that keeps its state as torch's do.
+    """
+    commit = source.commit if source.is_folder else None
+    if commit is None:
+        return None
+    facts = _facts(source.document(FACTS))
+    document = source.document(tree_name())
+    if document.name != tree_name() or not isinstance(document.tree, Mapping):
+        raise FormatError(f"{document.path}: is no state of a run")
+    found = torch_layout.search(document, [(part,) for part in _PARTS])
+    optimizers, loose = pair(found.optimizers, found.schedulers)
+    checkpoint = Checkpoint(
+        "run",
+        tuple(_named(optimizer, facts, document) for optimizer in optimizers),
+        loose,
+        step=commit.step,
+        epoch=commit.epoch,
+        facts=_shown(facts, document),
+    )
+    if not optimizers:
+        raise MissingOptimizerError(
+            f"{document.path}: holds no optimizer's state, in {_listed(document)}; if it is there "
+            f"all the same, say where: --optimizer {tree_name()}.PATH.IN.TREE",
+            checkpoint,
+        )
+    return checkpoint
+
+
+def _facts(document: Document) -> Mapping[str, Any]:
+    """What run.json says, as far as it is needed here."""
+    facts = document.tree
+    if not isinstance(facts, dict) or "liontool.run" not in facts:
+        raise FormatError(f"{document.path}: is not what liontool writes about a run")
+    if facts["liontool.run"] != SCHEMA:
+        raise LayoutError(
+            f"{document.path}: layout {facts['liontool.run']!r:.40} is newer than this liontool; "
+            "update it: pip install -U liontool"
+        )
+    if facts.get("ranks") != 1:
+        raise LayoutError(
+            f"{document.path}: {facts.get('ranks')!r:.40} processes saved it, and this version "
+            "reads what one process saved"
+        )
+    return facts
+
+
+def _listed(document: Document) -> str:
+    parts = [str(part) for part in document.tree]
+    return ", ".join(f"'{part:.40}'" for part in parts[:8]) or "an empty tree"
+
+
+def _shown(facts: Mapping[str, Any], document: Document) -> dict[str, Any]:
+    """What else people may want to know, and what `resume_code` must name."""
+    parts = [
+        part for part in ("model", "optimizer", "scheduler", "loader") if part in document.tree
+    ]
+    extras = document.tree.get("extras")
+    names = list(map(str, extras)) if isinstance(extras, Mapping) else []
+    shown = {name: facts[name] for name in _SHOWN if facts.get(name)}
+    classes = facts.get(_CLASSES)
+    return {"parts": (*parts, *names), _CLASSES: classes, **shown}
+
+
+# --- classes and names --------------------------------------------------------------------------
+
+
+def _key(optimizer: Optimizer) -> str:
+    """What run.json calls the optimizer: "optimizer", "extras.discriminator"."""
+    place = optimizer.groups[0].fields.place
+    return "" if place is None else ".".join(map(str, place.path[:-2]))
+
+
+def _named(optimizer: Optimizer, facts: Mapping[str, Any], document: Document) -> Optimizer:
+    """The optimizer with its class and the names of its parameters."""
+    key = _key(optimizer)
+    name = _entry(facts, _CLASSES, key)
+    optimizer = replace(optimizer, class_name=name if isinstance(name, str) else "")
+    groups = _with_names(optimizer.groups, _entry(facts, _NAMES, key))
+    if groups == optimizer.groups:
+        return optimizer
+    names = {k: n for group in groups for k, n in zip(group.params, group.names, strict=False)}
+    slots = {k: replace(slot, name=names.get(k)) for k, slot in optimizer.slots.items()}
+    return torch_layout.with_shapes(replace(optimizer, groups=groups, slots=slots), document)
+
+
+def _entry(facts: Mapping[str, Any], table: str, key: str) -> Any:
+    entries = facts.get(table)
+    return entries.get(key) if isinstance(entries, dict) else None
+
+
+def _with_names(groups: tuple[ParamGroup, ...], names: Value) -> tuple[ParamGroup, ...]:
+    """The groups with names, where there is one for every parameter."""
+    if not isinstance(names, list) or len(names) != len(groups):
+        return groups
+    pairs = list(zip(groups, names, strict=True))
+    if not all(_fit(group, own) for group, own in pairs):
+        return groups
+    return tuple(replace(group, names=tuple(own)) for group, own in pairs)
+
+
+def _fit(group: ParamGroup, names: Value) -> bool:
+    return (
+        isinstance(names, list)
+        and len(names) == len(group.params)
+        and all(isinstance(name, str) and name for name in names)
+    )
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def plan(before: Checkpoint, after: Checkpoint) -> list[Edit]:
+    """The edits of the state, and of run.json where classes or names are others."""
+    edits = model.plan(before, after)
+    for old, new in zip(before.optimizers, after.optimizers, strict=True):
+        edits.extend(_facts_edits(old, new))
+    return edits
+
+
+def _facts_edits(old: Optimizer, new: Optimizer) -> Iterator[Edit]:
+    key = _key(old)
+    if old.class_name != new.class_name:
+        yield Replace(Place(FACTS, (_CLASSES, key)), new.class_name)
+    names = [list(group.names) for group in new.groups]
+    if names != [list(group.names) for group in old.groups]:
+        yield Replace(Place(FACTS, (_NAMES, key)), names)
+
+
+def output_name(path: Path) -> str:
+    """ "exp1" gives "exp1.lion", a run of its own."""
+    return f"{path.name}.lion"
+
+
+def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
+    """The optimizer anew, and `Run` in the new folder with all that it had."""
+    parts = [name for name in checkpoint.facts["parts"] if name not in ("model", "optimizer")]
+    scheduled = "scheduler" in parts and not target.constant_lr
+    if not scheduled:
+        parts = [name for name in parts if name != "scheduler"]
+    arguments = ["model", "optimizer", *parts]
+    lines = [target.import_line, "from liontool.resume import Run", ""]
+    lines += [resume_text.construct(checkpoint.optimizers, target, "model.parameters()")]
+    if scheduled:
+        lines += ["scheduler = ...  # as before, on this optimizer"]
+    given = ", ".join(f"{name}={name}" for name in (*arguments, "steps"))
+    lines += [f"run = Run({str(output)!r}, {given})", "# and save_every, keep and config as before"]
+    note = resume_text.constant_lr_note(target, "Run gets no scheduler")
+    return "\n".join([*lines, *note])
+
+
+FRAMEWORK = Framework(
+    name="run",
+    looks_for=f"a folder of liontool.resume.Run with {tree_name()}, {FACTS} and {COMMIT}",
+    find=find,
+    resume_code=resume_code,
+    output_name=output_name,
+    plan=plan,
+)
