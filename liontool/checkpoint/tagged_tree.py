@@ -36,7 +36,7 @@ Json: TypeAlias = Any
 KeyPath: TypeAlias = tuple[Any, ...]
 _Filled = TypeVar("_Filled", bound=dict[Any, Any])
 
-MAX_DEPTH = 100
+MAX_DEPTH = 64
 """Containers in containers."""
 MAX_VALUES = 10_000_000
 """Values in one state; more belong into a tensor."""
@@ -78,7 +78,11 @@ def encode(value: object, leaves: Leaves, path: KeyPath = ()) -> Json:
     Raises:
         StateTypeError: There is a value of another type, or too much; names its path.
     """
-    return _Encoding(leaves, path).node(value)
+    encoding = _Encoding(leaves, path)
+    try:
+        return encoding.node(value)
+    except RecursionError:  # the caller is deep in calls already
+        raise encoding.too_deep() from None
 
 
 def decode(node: Json, leaves: Leaves, where: str = "", path: KeyPath = ()) -> Any:
@@ -94,8 +98,9 @@ def decode(node: Json, leaves: Leaves, where: str = "", path: KeyPath = ()) -> A
         FormatError: It is no tagged tree; names the path.
         LimitError: It is nested deeper than `encode` ever does.
     """
+    decoding = _Decoding(leaves, path)
     try:
-        return _Decoding(leaves, path).value(node)
+        return decoding.outermost(node)
     except FormatError as error:
         raise type(error)(f"{where}: {error}") if where else error from None
 
@@ -222,20 +227,29 @@ class _Encoding:
         path.append(None)
         made: list[list[Json]] = []
         for key, item in value.items():
+            name = self._key(key)
             path[-1] = key
-            made.append([self._key(key), item if type(item) in _SAME else self.node(item)])
+            made.append([name, item if type(item) in _SAME else self.node(item)])
         path.pop()
         return made
 
     def _key(self, key: object) -> Json:
-        return key if type(key) in _SAME else self._hashables((key,))[0]
+        if type(key) in _SAME:
+            return key
+        self._path[-1] = "keys"
+        with self._hashing():
+            return self.node(key)
 
     def _hashables(self, value: Iterable[object]) -> list[Json]:
-        before, self._hashed = self._hashed, True
         items = list(value)
-        made = self._items(items, len(items))
+        with self._hashing():
+            return self._items(items, len(items))
+
+    @contextmanager
+    def _hashing(self) -> Iterator[None]:
+        before, self._hashed = self._hashed, True
+        yield
         self._hashed = before
-        return made
 
     @contextmanager
     def _below(self, key: object, count: int) -> Iterator[None]:
@@ -247,15 +261,18 @@ class _Encoding:
     def _count(self, count: int) -> None:
         self._left -= count
         if len(self._path) >= self._most:
-            raise StateTypeError(
-                f"{dotted(self._path)}: is nested deeper than {MAX_DEPTH} containers, or holds "
-                "itself; have state_dict() return less of it"
-            )
+            raise self.too_deep()
         if self._left < 0:
             raise StateTypeError(
                 f"{dotted(self._path)}: the state holds more than {MAX_VALUES:,} values up to "
                 "here; keep long lists of numbers in a tensor"
             )
+
+    def too_deep(self) -> StateTypeError:
+        return StateTypeError(
+            f"{dotted(self._path)}: is nested deeper than {MAX_DEPTH} containers, or holds itself; "
+            "have state_dict() return less of it"
+        )
 
 
 _ENCODERS: Mapping[type, Callable[[_Encoding, Any], Json]] = {
@@ -276,6 +293,12 @@ class _Decoding:
         self._path = list(path)
         self._most = len(path) + MAX_DEPTH
         self._hashed = False
+
+    def outermost(self, node: Json) -> Any:
+        try:
+            return self.value(node)
+        except RecursionError:  # the caller is deep in calls already
+            raise self._too_deep() from None
 
     def value(self, node: Json) -> Any:
         kind = type(node)
@@ -353,12 +376,10 @@ class _Decoding:
         return deque(made, longest)
 
     def set_(self, payload: Json) -> set[Any]:
-        made: set[Any] = set()
-        for item in self._hashables(payload):
-            size = len(made)
-            made.add(item)
-            if len(made) == size:
-                raise self._malformed("a set holds a value twice")
+        items = self._hashables(payload)
+        made = set(items)
+        if len(made) != len(items):
+            raise self._malformed("a set holds a value twice")
         return made
 
     def frozenset_(self, payload: Json) -> frozenset[Any]:
@@ -392,33 +413,45 @@ class _Decoding:
         return self._filled(made, pairs)
 
     def _filled(self, made: _Filled, payload: Json) -> _Filled:
-        self._enter()
-        for pair in self._list(payload):
+        pairs = self._list(payload)
+        self._enter("keys")
+        for pair in pairs:
+            self._path[-1] = "keys"
             first, second = self._two("a pair", pair)
-            (key,) = [first] if type(first) is str else self._hashables([first])
-            if key in made:
-                raise self._malformed("a key stands twice")
+            key = first if type(first) is str else self._key(first)
             self._path[-1] = key
+            size = len(made)
             made[key] = self.value(second)
+            if len(made) == size:
+                raise self._malformed("a key stands twice")
         self._path.pop()
         return made
+
+    def _key(self, node: Json) -> Any:
+        before, self._hashed = self._hashed, True
+        key = self.value(node)
+        self._hashed = before
+        self._check_hashes([key])
+        return key
 
     def _hashables(self, payload: Json) -> list[Any]:
         before, self._hashed = self._hashed, True
         items = self._items(payload)
         self._hashed = before
-        try:
-            for item in items:
-                hash(item)
-        except TypeError:
-            raise self._malformed("a key, or a value in a set, cannot be one") from None
+        self._check_hashes(items)
         return items
 
+    def _check_hashes(self, items: list[Any]) -> None:
+        try:
+            set(items)
+        except (TypeError, ValueError):  # lists have no hash, numpy's dates are equal to no tuple
+            raise self._malformed("a key, or a value in a set, cannot be one") from None
+
     def _items(self, payload: Json) -> list[Any]:
+        items = self._list(payload)
         self._enter()
         made = [
-            item if type(item) in _SAME else self._item(i, item)
-            for i, item in enumerate(self._list(payload))
+            item if type(item) in _SAME else self._item(i, item) for i, item in enumerate(items)
         ]
         self._path.pop()
         return made
@@ -439,11 +472,14 @@ class _Decoding:
 
     def _enter(self, key: object = None) -> None:
         if len(self._path) >= self._most:
-            raise LimitError(
-                f"{dotted(self._path)}: is nested deeper than {MAX_DEPTH} containers, "
-                "which liontool never writes"
-            )
+            raise self._too_deep()
         self._path.append(key)
+
+    def _too_deep(self) -> LimitError:
+        return LimitError(
+            f"{dotted(self._path)}: is nested deeper than {MAX_DEPTH} containers, "
+            "which liontool never writes"
+        )
 
     def _malformed(self, what: str) -> FormatError:
         return malformed(tuple(self._path), what)

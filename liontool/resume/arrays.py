@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liontool.checkpoint.tagged_tree import Json, KeyPath, malformed
-from liontool.checkpoint.unkept import refused_kind
+from liontool.checkpoint.unkept import dotted, refused_kind
 
 _PLAIN = frozenset({"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
                     "uint64", "float16", "float32", "float64", "complex64"})  # fmt: skip
@@ -41,7 +41,7 @@ def array_of(data: NDArray[Any], dtype: Json, shape: Json, path: KeyPath) -> NDA
             raise ValueError
         return np.frombuffer(bytearray(data.tobytes()), made).reshape(shape)
     except _BROKEN:
-        raise malformed(path, f"{len(data)} bytes are no array of {dtype!s:.40}") from None
+        raise malformed(path, f"{len(data)} bytes are no array of {dotted((dtype,))}") from None
 
 
 def numpy_node(value: np.generic, path: KeyPath) -> Json:
@@ -62,7 +62,8 @@ def numpy_scalar(payload: Json, path: KeyPath) -> np.generic:
             return np.str_(text)
         if kind == "bytes":
             return np.bytes_(base64.b64decode(text.encode(), validate=True))
-        scalar: np.generic = np.frombuffer(bytes.fromhex(text), _dtype(kind, path))[()][0]
+        (scalar,) = np.frombuffer(bytes.fromhex(text), _dtype(kind, path))
+        assert isinstance(scalar, np.generic)
         return scalar
     except (*_BROKEN, AttributeError, LookupError):
         raise malformed(path, "'$numpy' must be [dtype, hexadecimal digits]") from None
@@ -76,7 +77,7 @@ def _dtype(name: Json, path: KeyPath) -> np.dtype[Any]:
                 return made
     except _BROKEN:
         pass
-    raise malformed(path, f"{name!s:.40} is no dtype that liontool writes")
+    raise malformed(path, f"{dotted((name,))} is no dtype that liontool writes")
 
 
 def _check(dtype: np.dtype[Any], path: KeyPath) -> None:

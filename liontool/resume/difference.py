@@ -50,27 +50,53 @@ def _in_pairs(pairs: Iterator[tuple[Any, Any, Any]], path: _Found) -> _Found | N
 
 
 def _dicts(a: Mapping[Any, Any], b: Mapping[Any, Any], path: _Found) -> _Found | None:
-    odd = _odd_key(a, b)
-    if odd:
-        return (*path, *odd)
-    return _in_pairs(((key, item, b[key]) for key, item in a.items()), path)
+    return _marked_dicts(_marked(a), _marked(b), path)
 
 
-def _odd_key(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> _Found:
-    """A key that only one of two mappings has, or has in another type; () if there is none."""
-    types = {key: type(key) for key in b}
-    for key in a:
-        if types.pop(key, None) is not type(key):
-            return (key,)
-    return tuple(types)[:1]
+def _marked_dicts(
+    a: Mapping[Any, tuple[Any, Any]], b: Mapping[Any, tuple[Any, Any]], path: _Found
+) -> _Found | None:
+    for mark in (*a, *b):
+        if mark not in a or mark not in b:
+            key, _ = a.get(mark) or b[mark]
+            return (*path, key)
+    return _in_pairs(((key, item, b[mark][1]) for mark, (key, item) in a.items()), path)
 
 
 def _ordered(a: OrderedDict[Any, Any], b: OrderedDict[Any, Any], path: _Found) -> _Found | None:
-    found = _dicts(a, b, path) or _dicts(vars(a), vars(b), path)
-    if found is not None:
-        return found
-    moved = (key for key, other in zip(a, b, strict=True) if key != other)
-    return next(((*path, key) for key in moved), None)
+    one, other = _marked(a), _marked(b)
+    found = _marked_dicts(one, other, path) or _dicts(vars(a), vars(b), path)
+    moved = ((*path, one[mark][0]) for mark, its in zip(one, other, strict=False) if mark != its)
+    return found or next(moved, None)
+
+
+def _marked(items: Mapping[Any, Any]) -> dict[Any, tuple[Any, Any]]:
+    """Keys and values by the marks of the keys; where two keys are NaN, their order tells them."""
+    made: dict[Any, tuple[Any, Any]] = {}
+    for key, item in items.items():
+        mark = key if type(key) is str else _mark(key)
+        while mark in made:
+            mark = (mark,)
+        made[mark] = (key, item)
+    return made
+
+
+def _mark(key: Any) -> Any:
+    """What is equal for keys that are the same in type and bits, and for them only."""
+    kind = type(key)
+    if kind is str:
+        return key
+    if kind is float:
+        return kind, repr(key)
+    if kind is complex:
+        return kind, repr(key.real), repr(key.imag)
+    if kind is tuple or kind is torch.Size:
+        return kind, *map(_mark, key)
+    if kind is frozenset:
+        return kind, frozenset(Counter(map(_mark, key)).items())
+    if isinstance(key, np.generic):
+        return kind, key.dtype.str, key.tobytes()
+    return kind, key
 
 
 def _defaultdicts(a: Any, b: Any, path: _Found) -> _Found | None:
@@ -88,15 +114,7 @@ def _deques(a: Any, b: Any, path: _Found) -> _Found | None:
 
 
 def _sets(a: Any, b: Any, path: _Found) -> _Found | None:
-    """Sets have no order: each element needs its equal of the same type, NaN a NaN."""
-    left = {item: item for item in b}
-    strangers = [item for item in a if _first(item, left.pop(item, _NOTHING), ()) is not None]
-    nans = Counter(map(repr, strangers)) == Counter(map(repr, left))
-    alike = nans and all(isinstance(item, float) and item != item for item in strangers)
-    return None if alike else path
-
-
-_NOTHING = object()
+    return None if Counter(map(_mark, a)) == Counter(map(_mark, b)) else path
 
 
 def _tensors(a: Tensor, b: Tensor, path: _Found) -> _Found | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import types
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from liontool.checkpoint import tagged_tree
 from liontool.checkpoint.formats.safetensors_file import DTYPES, MAX_DIMENSIONS, METADATA
 from liontool.checkpoint.tagged_tree import Json, KeyPath, malformed, unknown
 from liontool.checkpoint.unkept import dotted, refused, refused_kind, type_name
-from liontool.errors import ResumeError
+from liontool.errors import FormatError, ResumeError
 from liontool.resume.arrays import (
     array_bytes,
     array_of,
@@ -97,7 +97,7 @@ def decode_state(
     """
     state = tagged_tree.decode(tree, _Reading(tensor, live), where)
     if type(state) is not dict or not all(type(key) is str for key in state):
-        raise malformed((where,) if where else (), "holds no state of a run")
+        raise FormatError(f"{where or 'the tree'}: holds no state of a run, which is an object")
     return state
 
 
@@ -106,7 +106,8 @@ class _Writing:
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._names: dict[tuple[object, ...], str] = {}
+        # By address: the names of what begins there. Copies live on here, so none is used twice.
+        self._known: dict[int, tuple[tuple[str, Tensor, Json], ...]] = {}
         self._repeated: Counter[str] = Counter()
 
     def encode(self, value: object, path: KeyPath) -> Json | None:
@@ -138,10 +139,10 @@ class _Writing:
             tag["requires_grad"] = True
         if type(value) is Parameter:
             tag["parameter"] = True
-        tensor = value.detach()
+        tensor = value.detach() if tag else value
         if tensor.is_conj() or tensor.is_neg():
             tensor = tensor.resolve_conj().resolve_neg()
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             tag["device"] = str(tensor.device)
         return {"$tensor": self._stored(tensor, tag, path)}
 
@@ -152,23 +153,23 @@ class _Writing:
             return {"$ndarray": {"name": self._named(data, path), **tag}}
         usable = value.flags.writeable and min(value.strides, default=0) >= 0
         tensor = torch.from_numpy(value if usable else value.copy())
-        return {"$ndarray": self._stored(tensor, {}, path, "array")}
+        return {"$ndarray": self._stored(tensor, {}, path)}
 
-    def _stored(
-        self, tensor: Tensor, tag: dict[str, Json], path: KeyPath, kind: str = "tensor"
-    ) -> Json:
+    def _stored(self, tensor: Tensor, tag: dict[str, Json], path: KeyPath) -> Json:
         """`tag` with the name under which the tensor is written, and how to read it."""
-        dtype, shape, stride = tensor.dtype, tensor.shape, tensor.stride()
-        if dtype not in _NATIVE:
-            tag["dtype"], tag["shape"] = _name_of(dtype), list(shape)
-        if not tensor.is_contiguous() and is_dense(shape, stride):
-            tag["stride"] = list(stride)
-        key = (kind, tensor.data_ptr(), tensor.device, dtype, shape, stride, *tag)
-        name = self._names.get(key)
-        if name is None:
-            name = self._named(tensor if dtype in _NATIVE else _as_bytes(tensor, path), path)
-            if tensor.data_ptr() and dtype in _NATIVE:
-                self._names[key] = name
+        is_native = tensor.dtype in _NATIVE
+        if not is_native:
+            tag["dtype"], tag["shape"] = _name_of(tensor.dtype), list(tensor.shape)
+        if not tensor.is_contiguous() and is_dense(tensor.shape, tensor.stride()):
+            tag["stride"] = list(tensor.stride())
+        address = tensor.data_ptr()
+        known = self._known.get(address, ())
+        for name, other, others_tag in known:
+            if tag == others_tag and _is_same_view(tensor, other):
+                return {"name": name, **tag}
+        name = self._named(tensor if is_native else _as_bytes(tensor, path), path)
+        if address:
+            self._known[address] = (*known, (name, tensor, tag))
         return {"name": name, **tag}
 
     def _named(self, tensor: Tensor, path: KeyPath) -> str:
@@ -178,6 +179,16 @@ class _Writing:
             name = f"{first}~{self._repeated[first]}"
         self.tensors[name] = tensor
         return name
+
+
+def _is_same_view(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors that begin at one address are the same elements in the same order."""
+    return (
+        one.dtype == other.dtype
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.device == other.device
+    )
 
 
 def _tensor_name(path: KeyPath) -> str:
@@ -196,7 +207,7 @@ def _name_of(dtype: torch.dtype) -> str:
 
 def _check(tensor: Tensor, path: KeyPath) -> None:
     """Refuse tensors whose elements are not a box of plain numbers in memory."""
-    if tensor.is_sparse or tensor.layout != torch.strided:
+    if tensor.layout != torch.strided:
         raise refused_kind(
             path, f"a tensor of the layout {tensor.layout}", "save its indices and values, or dense"
         )
@@ -246,7 +257,7 @@ class _Reading:
     def __init__(self, tensor: Callable[[str], Tensor], live: Mapping[str, object]) -> None:
         self._tensor_of = tensor
         self._live = live
-        self._made: dict[str, tuple[str, Json, object]] = {}
+        self._made: dict[tuple[str, str], tuple[Json, object]] = {}
         self._ways: dict[str, Callable[[Json, KeyPath], object]] = {
             "$tensor": self._tensor, "$ndarray": self._array, "$numpy": numpy_scalar,
             "$dtype": _dtype, "$device": _device, "$size": _size, "$live": self._live_value,
@@ -273,13 +284,13 @@ class _Reading:
         """One value for each name: what shared memory shares it again."""
         if type(tag) is not dict or type(tag.get("name")) is not str or not tag.keys() <= _FIELDS:
             raise malformed(path, f"'{kind}' must have a name and known fields")
-        before = self._made.get(tag["name"])
-        if before is None:
-            before = (kind, tag, new(tag, path))
-            self._made[tag["name"]] = before
-        if before[:2] != (kind, tag):
+        key = (kind, tag["name"])
+        if key not in self._made:
+            self._made[key] = (tag, new(tag, path))
+        first, value = self._made[key]
+        if first != tag:
             raise malformed(path, f"'{dotted((tag['name'],))}' is read in two ways")
-        return before[2]
+        return value
 
     def _new_tensor(self, tag: dict[str, Json], path: KeyPath) -> Tensor:
         tensor = self._fetched(tag["name"], path)
@@ -293,7 +304,7 @@ class _Reading:
         try:
             if flags[1]:
                 return Parameter(tensor, flags[0])
-            return tensor.requires_grad_() if flags[0] else tensor
+            return tensor.detach().requires_grad_(flags[0])
         except _BROKEN:
             raise malformed(path, f"a tensor of {tensor.dtype} can have no gradient") from None
 
@@ -348,7 +359,7 @@ class _Reading:
         the memory of the device twice.
         """
         wanted = _device(device, path)
-        if wanted == tensor.device or path[:1] == ("model",) or path[1:2] == ("state",):
+        if wanted == tensor.device or path[0] == "model" or "state" in path[1:3]:
             return tensor
         live = _at(self._live, path)
         if isinstance(live, Tensor):
@@ -375,6 +386,8 @@ class _Reading:
 def _at(value: Any, path: KeyPath) -> object:
     """What the live state has at a path; None where there is nothing."""
     for key in path:
+        if not isinstance(value, (Mapping, list, tuple, deque)):
+            return None
         try:
             value = value[key]
         except (LookupError, TypeError):
