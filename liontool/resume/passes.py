@@ -52,6 +52,7 @@ class Passes:
         self._as_pass_began: dict[str, Any] | None = None
         self._iterator: Any = None
         self._loaded: Mapping[str, Any] | None = None
+        self._first_after_load: Mapping[str, Any] | None = None
 
     def begin(self) -> bool:
         """Begin a pass, or the rest of one after a restart, unless one is under way."""
@@ -79,13 +80,11 @@ class Passes:
             batch = next(self._iterator)
         except StopIteration:
             if self.drawn == 0:
-                raise ResumeError(
-                    "the loader gave no batch in a whole pass, so the run would never end; "
-                    "look at its data set, batch_size and drop_last"
-                ) from None
+                return self._draw_again()
             self.epoch, self.drawn, self.between = self.epoch + 1, 0, True
             raise
         self.drawn += 1
+        self._first_after_load = None
         return batch
 
     def state(self) -> dict[str, Any]:
@@ -109,7 +108,9 @@ class Passes:
         """
         run = state["run"]
         self.epoch, self.drawn, self.between = run["epoch"], run["drawn"], run["between"]
-        self._loaded = {name: state[name] for name in ("loader", "generators", "pass_generators")}
+        self._loaded = {
+            name: state.get(name) for name in ("loader", "generators", "pass_generators")
+        }
         return self._generators.unknown(state["generators"])
 
     def end(self) -> None:
@@ -118,10 +119,23 @@ class Passes:
         if getattr(self._iterator, "_workers", None):
             self._loader._iterator = None  # type: ignore[union-attr]  # its workers are gone
 
+    def _draw_again(self) -> Any:
+        """A stream that was loaded at its end may need one empty pass to know that it is there."""
+        loaded, self._first_after_load = self._first_after_load, None
+        if loaded is None:
+            raise ResumeError(
+                "the loader gave no batch in a whole pass, so the run would never end; "
+                "look at its data set, batch_size and drop_last"
+            )
+        self._generators.load(loaded["generators"])
+        self._begin_new(None)
+        return self.draw()
+
     def _begin_new(self, loaded: Mapping[str, Any] | None) -> None:
         if loaded is not None:
             self._end_loaded_pass(loaded["loader"])
             self._generators.load(loaded["generators"])
+            self._first_after_load = loaded
         self._as_pass_began = self._generators.state()
         self._iterator = self._made()
         self.drawn, self.between = 0, False
