@@ -102,7 +102,6 @@ class Census:
     def facts(self) -> dict[str, Json]:
         """What run.json says, without step, epoch, level and reasons."""
         return {
-            "ranks": 1,
             "classes": self._classes(),
             "param_names": param_names(self._things),
             "config": self._config,
@@ -150,9 +149,10 @@ class Census:
                 it was given.
         """
         saved = self._saved(state)
+        fitted = self._fitted(saved)
+        if overrides:
+            fitted |= self._fitted(self._overridden(saved, overrides))
         self._say_changes(saved, overrides)
-        saved = self._overridden(saved, overrides)
-        fitted = {label: self._parts[label].fitted(saved[label]) for label in saved}
         self._load(fitted)
         for label, expected in fitted.items():
             self._compare(label, expected)
@@ -160,10 +160,8 @@ class Census:
     def begin(self, overrides: Mapping[str, Any]) -> None:
         """Change hyperparameters of a run that starts afresh, as they are changed on a resume."""
         if overrides:
-            labels = ["optimizer", *self._schedulers()]
-            saved = {label: self._parts[label].state() for label in labels}
-            changed = self._overridden(saved, overrides)
-            self._load({label: self._parts[label].fitted(changed[label]) for label in labels})
+            live = {label: self._parts[label].state() for label in self._driving()}
+            self._load(self._fitted(self._overridden(live, overrides)))
 
     def reasons(self) -> list[str]:
         """Why a resume is not exact, as far as the checkpoint tells."""
@@ -180,20 +178,22 @@ class Census:
                 raise ResumeError(f"the checkpoint has a {_keyword(label)}, and this run has none")
         return found
 
-    def _overridden(self, saved: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-        if not overrides:
-            return saved
-        schedulers = {label: saved[label] for label in self._schedulers() if label in saved}
-        optimizer, changed = overridden(saved["optimizer"], schedulers, overrides, self._say)
-        return {**saved, "optimizer": optimizer, **changed}
+    def _fitted(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        return {label: self._parts[label].fitted(one) for label, one in saved.items()}
 
-    def _schedulers(self) -> list[str]:
-        """Those that drive the optimizer."""
+    def _overridden(self, saved: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The optimizer and what drives it, with hyperparameters changed."""
+        states = {label: saved[label] for label in self._driving() if label in saved}
+        optimizer, changed = overridden(states.pop("optimizer"), states, overrides, self._say)
+        return {"optimizer": optimizer, **changed}
+
+    def _driving(self) -> list[str]:
+        """The optimizer and its schedulers."""
         optimizer = self._things["optimizer"]
         return [
             label
             for label, thing in self._things.items()
-            if label == "scheduler"
+            if label in ("optimizer", "scheduler")
             or (isinstance(thing, LRScheduler) and thing.optimizer is optimizer)
         ]
 
@@ -203,7 +203,6 @@ class Census:
                 continue
             name = _keyword(label)
             if isinstance(thing, torch.optim.Optimizer):
-                self._parts[label].fitted(saved[label])  # as many groups
                 groups = saved[label]["param_groups"]
                 for option, old, new in group_changes(thing, groups):
                     if label == "optimizer" and option.replace("initial_lr", "lr") in overrides:

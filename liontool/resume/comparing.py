@@ -12,7 +12,9 @@ from typing import Any
 from liontool.errors import ResumeError
 from liontool.resume import config
 from liontool.resume.facts import same_class
-from liontool.resume.names import bare
+from liontool.resume.names import against, bare
+
+Names = Sequence[Sequence[str | None]]
 
 _EXTRAS = "extras."
 _LIONS = ("liontool.optim.lion.Lion", "liontool.optim.lion_sf.LionSF")
@@ -167,16 +169,24 @@ def _above(path: str) -> Iterator[str]:
         yield ".".join(parts[:count])
 
 
-def _check_order(
-    label: str, saved: Sequence[Sequence[str | None]], live: Sequence[Sequence[str | None]]
-) -> None:
+def _check_order(label: str, saved: Names, live: Names) -> None:
+    theirs, mine = _all(saved), _all(live)
+    odd = against(filter(None, mine), filter(None, theirs))
+    if odd:
+        raise ResumeError(
+            f"{label}: {odd}; build the model as it was when it was saved, and give the optimizer "
+            "the parameters that it had"
+        )
     if [len(group) for group in saved] != [len(group) for group in live]:
         return  # the optimizer itself says so
-    for index, (theirs, mine) in enumerate(zip(saved, live, strict=True)):
-        for place, (then, now) in enumerate(zip(theirs, mine, strict=True)):
-            if then is not None and now is not None and bare(then) != bare(now):
-                raise ResumeError(
-                    f"{label}: parameter {place} of group {index} was '{then}' in the checkpoint "
-                    f"and is '{now}', so it would get the state of another; give the optimizer "
-                    "its parameters in the order that they were saved in"
-                )
+    for place, (then, now) in enumerate(zip(theirs, mine, strict=True)):
+        if then is not None and now is not None and bare(then) != bare(now):
+            raise ResumeError(
+                f"{label}: parameter {place} was '{then}' in the checkpoint and is '{now}', so it "
+                "would get the state of another; give the optimizer its parameters in the order "
+                "that they were saved in"
+            )
+
+
+def _all(names: Names) -> list[str | None]:
+    return [name for group in names for name in group]

@@ -49,7 +49,10 @@ def matched(live: Collection[str], saved: Collection[str], where: str) -> dict[s
             return {name: theirs[look(name)] for name in live}
     _refuse_doubtful(live, f"{where} of this run")
     _refuse_doubtful(saved, f"{where} in the checkpoint")
-    raise ResumeError(_difference(live, saved, where))
+    raise ResumeError(
+        f"{where}: {against(live, saved)}; build it as it was when it was saved, or begin a run "
+        "in another folder"
+    )
 
 
 def _refuse_doubtful(names: Iterable[str], where: str) -> None:
@@ -64,16 +67,14 @@ def _refuse_doubtful(names: Iterable[str], where: str) -> None:
             )
 
 
-def _difference(live: Iterable[str], saved: Iterable[str], where: str) -> str:
+def against(live: Iterable[str], saved: Iterable[str]) -> str:
+    """Which names only one side has, in words; "" where both have the same."""
     mine, theirs = {bare(name): name for name in live}, {bare(name): name for name in saved}
     missing = [mine[name] for name in mine if name not in theirs]
     extra = [theirs[name] for name in theirs if name not in mine]
     found = [f"lacks {quoted(missing)}"] if missing else []
     found += [f"has in addition {quoted(extra)}"] if extra else []
-    return (
-        f"{where}: against this run's, the checkpoint's {' and '.join(found)}; build it as it was "
-        "when it was saved, or begin a run in another folder"
-    )
+    return f"against this run's, the checkpoint's {' and '.join(found)}" if found else ""
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ Tensors are read into memory of their own: they outlive the file, which retentio
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from torch import Tensor
 from liontool.checkpoint import values
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.formats.safetensors_file import SafetensorsDocument
-from liontool.checkpoint.reading import open_file, opened, read_into
-from liontool.checkpoint.run_folder.layout import FACTS, SCHEMA, tensors_name, tree_name
-from liontool.errors import FormatError, LayoutError, LimitError
+from liontool.checkpoint.reading import opened, read_into
+from liontool.checkpoint.run_folder.facts import read_facts, read_object
+from liontool.checkpoint.run_folder.layout import STATE, tensors_name, tree_name
+from liontool.errors import FormatError
 from liontool.resume.encoding import decode_state
-
-MAX_JSON = 256 << 20
-"""Bytes of state-0.json and of run.json."""
 
 
 def read_state(folder: Path, live: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -39,22 +36,12 @@ def read_state(folder: Path, live: Mapping[str, object]) -> tuple[dict[str, Any]
     """
     facts = read_facts(folder)
     file = folder / tree_name()
-    body = _json(file, "liontool.state")
+    body = read_object(file, STATE)
     if body.get("tensors") != tensors_name():
         raise FormatError(f"{file}: names other tensors than {tensors_name()}")
     document = SafetensorsDocument(folder / tensors_name())
     tensors = _Tensors(document)
     return decode_state(body.get("tree"), tensors.read, live, str(file)), facts
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What run.json says.
-
-    Raises:
-        ReadError: The file is not what liontool writes.
-        LayoutError: A newer liontool wrote it.
-    """
-    return _json(folder / FACTS, "liontool.run")
 
 
 class _Tensors:
@@ -78,23 +65,3 @@ def _tensor(ref: TensorRef) -> Tensor:
         with opened(span.file) as fd:
             read_into(fd, span, tensor.reshape(-1).view(torch.uint8).numpy().data)
     return tensor
-
-
-def _json(file: Path, version: str) -> dict[str, Any]:
-    fd = open_file(file)
-    with open(fd, "rb") as opened_file:
-        data = opened_file.read(MAX_JSON + 1)
-    if len(data) > MAX_JSON:
-        raise LimitError(f"{file}: is larger than {MAX_JSON:,} bytes")
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{file}: is not valid JSON: {error!s:.200}") from None
-    if not isinstance(body, dict) or version not in body:
-        raise FormatError(f"{file}: must be an object with '{version}'")
-    if body[version] != SCHEMA:
-        raise LayoutError(
-            f"{file}: layout {body[version]!r:.40} is newer than this liontool; update it: "
-            "pip install -U liontool"
-        )
-    return body
