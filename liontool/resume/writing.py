@@ -6,14 +6,13 @@ file and folder and gives the checkpoint its name when nothing can be lost any m
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from liontool.checkpoint import publish
+from liontool.checkpoint.run_folder.bounded_json import encoded
 from liontool.checkpoint.run_folder.commit import Commit, File
 from liontool.checkpoint.run_folder.hashing import new_hash
 from liontool.checkpoint.run_folder.layout import (
@@ -27,7 +26,7 @@ from liontool.checkpoint.run_folder.layout import (
 from liontool.checkpoint.system import SYSTEM
 from liontool.resume.snapshot import Snapshot
 
-_BLOCK = 1 << 20
+_BLOCK = 4 << 20  # in the cache from hash to write; fewer would ask for the GIL more often
 _PUSH = 16 << 20
 _SLACK = 64 << 10
 """Bytes on disk besides the content: COMMIT, folders, the last block of each file."""
@@ -50,6 +49,7 @@ def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
 
     Raises:
         PublishError: It cannot be written; nothing was left behind.
+        StateTypeError: The state has more values than a checkpoint is read with.
         ReadError: xxhash is not installed.
     """
     target = run / step_name(snapshot.step)
@@ -71,13 +71,9 @@ def _contents(snapshot: Snapshot) -> dict[str, list[memoryview]]:
     facts = {"liontool.run": SCHEMA, "step": snapshot.step, "epoch": snapshot.epoch, "ranks": 1}
     return {
         tensors_name(): [memoryview(snapshot.body.header), snapshot.body.data],
-        tree_name(): [_json(tree)],
-        FACTS: [_json({**facts, **snapshot.facts})],
+        tree_name(): [memoryview(encoded(tree, "the state"))],
+        FACTS: [memoryview(encoded({**facts, **snapshot.facts}, FACTS))],
     }
-
-
-def _json(value: Mapping[str, Any]) -> memoryview:
-    return memoryview(json.dumps(value, allow_nan=False, separators=(",", ":")).encode())
 
 
 def _commit(snapshot: Snapshot, files: Mapping[str, File]) -> Commit:

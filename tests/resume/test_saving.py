@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +128,38 @@ def test_nothing_is_told_of_a_save_in_flight(saver: Saver, gate) -> None:
     assert saver.failure() is None
     gate.set()
     saver.wait()
+
+
+def test_a_failure_that_nobody_asked_for_is_said(
+    saver: Saver, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save that fails just before the next one begins is not forgotten."""
+    with monkeypatch.context() as patch:
+        fail(patch, OSError(errno.EIO, "Input/output error"))
+        saver.start(snapshot(3))
+        saver._thread.join()
+    saver.start(snapshot(4))
+    saver.wait()
+    assert saver.saved_step == 4
+    assert len(said) == 1
+    assert said[0].endswith("cannot be written: Input/output error; training goes on")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority")
+def test_the_training_goes_first(saver: Saver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of a save has a lower priority, and the one that trains keeps its own."""
+    seen, before = [], os.getpriority(os.PRIO_PROCESS, 0)
+    statvfs = SYSTEM.statvfs
+
+    def looking(path: Path) -> os.statvfs_result:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return statvfs(path)
+
+    monkeypatch.setattr(SYSTEM, "statvfs", looking)
+    saver.start(snapshot(3))
+    saver.wait()
+    assert seen == [max(before, 10)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 @pytest.mark.parametrize(
