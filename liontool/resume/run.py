@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from liontool.checkpoint.run_folder.checking import check
+from liontool.checkpoint.run_folder.facts import read_facts
 from liontool.checkpoint.run_folder.layout import step_name
 from liontool.errors import LiontoolError, ResumeError
 from liontool.resume.census import Census
@@ -24,7 +25,7 @@ from liontool.resume.lock import RunLock
 from liontool.resume.metric import Metric
 from liontool.resume.opening import check_position, good_choice, put_aside
 from liontool.resume.passes import Passes
-from liontool.resume.reading import read_facts, read_state
+from liontool.resume.reading import read_state
 from liontool.resume.retention import Keep
 from liontool.resume.round_trip import encoded
 from liontool.resume.save_every import SaveEvery, Schedule

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from liontool.checkpoint.run_folder.bounded_json import parsed
 from liontool.checkpoint.run_folder.hashing import ALGORITHM, hash_of
 from liontool.checkpoint.run_folder.layout import COMMIT, MAX_STEP, SCHEMA
 from liontool.errors import DamagedError, LayoutError
@@ -87,9 +88,7 @@ class Commit:
         if rest != hash_of(line).encode() + b"\n":
             raise DamagedError(f"{COMMIT} is damaged: its hash is not that of its content")
         try:
-            body = json.loads(
-                line, object_pairs_hook=_unique, parse_int=_short_int, parse_constant=_no_constant
-            )
+            body = parsed(line, _MOST_DIGITS)
             _check_version(body)
             return _commit(body)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -118,23 +117,6 @@ def _files(listed: Mapping[str, Any]) -> dict[str, File]:
     if len({name.lower() for name in listed}) != len(listed):  # one file on some file systems
         raise ValueError("two names differ in nothing but case")
     return {_name(name): _file(*entry) for name, entry in listed.items()}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return made
-
-
-def _short_int(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"a number has {len(digits):,} digits")
-    return int(digits)
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
 
 
 def _name(name: str) -> str:
