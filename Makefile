@@ -1,4 +1,4 @@
-# make test   everything CI checks       make demo    AdamW -> Lion on a small GPT, about a minute
+# make test   everything CI checks       make demo    AdamW -> Lion on a small GPT, killed and resumed
 # make lint   style, types, contracts    make format  let ruff rewrite the sources
 # make docs   docs/_build/html           make bench   the figures in benchmarks/README.md
 # make fuzz   2,000 mutated files of each container and kind of folder through every command
@@ -70,7 +70,7 @@ $(VENV)/installed-torch: constraints.txt
 
 $(VENV)/installed-demo: $(VENV)/installed-torch pyproject.toml
 	@echo "making $(VENV): liontool and what the demo needs"
-	@$(call install,-e ".[plot]")
+	@$(call install,-e ".[plot,resume]")
 	@touch $@
 
 $(VENV)/installed-all: $(VENV)/installed-torch pyproject.toml

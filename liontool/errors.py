@@ -18,10 +18,10 @@
     ├── PublishError                   the result cannot be made to appear
     │   ├── OutputExistsError          never overwritten without `--force`
     │   └── NoSpaceError               found out before the first byte
-    ├── LoadError                      a checkpoint and a live optimizer do not fit each other
-    └── ResumeError                    a run cannot be saved or gone on with
-        ├── LockedError                another process has it
-        └── StateTypeError             a state holds what no checkpoint can keep; names its path
+    ├── ResumeError                    a run cannot be saved or gone on with
+    │   ├── LockedError                another process has it
+    │   └── StateTypeError             a state holds what no checkpoint can keep; names its path
+    └── LoadError                      a checkpoint and a live optimizer do not fit each other
 
 Wrong argument values stay `ValueError`. The command line prints the message and exits with 2.
 """

@@ -6,6 +6,7 @@ import doctest
 import re
 from pathlib import Path
 
+import click
 import pytest
 import torch
 import typer
@@ -13,6 +14,7 @@ import typer
 import liontool
 from liontool.convert.settings import ALLOWABLE
 from liontool.states import LIONS
+from support.doc_runs import adamw_run
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -31,8 +33,8 @@ def examples() -> list[object]:
     ]
 
 
-def commands() -> dict[str, typer.core.TyperCommand]:
-    """The commands by name."""
+def commands() -> dict[str, click.Command]:
+    """The commands, and the groups of commands, by name."""
     from liontool.cli import application
 
     group = typer.main.get_command(application())
@@ -40,10 +42,12 @@ def commands() -> dict[str, typer.core.TyperCommand]:
 
 
 def flags(name: str) -> set[str]:
-    """Every spelling of every option that `--help` of a command shows."""
+    """Every spelling of every option that `--help` of a command, or of those in it, shows."""
+    command = commands()[name]
     return {
         spelling
-        for parameter in commands()[name].params
+        for one in (command, *getattr(command, "commands", {}).values())
+        for parameter in one.params
         if parameter.param_type_name == "option"
         for spelling in parameter.opts
     }
@@ -59,15 +63,18 @@ def adamw_checkpoint(model: torch.nn.Module, path: Path) -> None:
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
 @pytest.mark.parametrize("code", examples())
 def test_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An example runs as it stands beside an AdamW checkpoint and its converted file."""
+    """An example runs as it stands beside an AdamW checkpoint, its converted file and a run."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 2)
     adamw_checkpoint(model, tmp_path / "adamw.ckpt")
     liontool.convert_checkpoint("adamw.ckpt", lr_ratio=3)
     assert (tmp_path / "adamw.lion.ckpt").is_file()
+    if "Run(" not in code:
+        adamw_run(tmp_path / "runs" / "exp1")
     exec(compile(code, "example", "exec"), {"model": model})
 
 

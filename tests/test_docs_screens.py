@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from liontool.cli import main
-from support.doc_runs import adamw_checkpoint
+from support.doc_runs import adamw_checkpoint, adamw_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,6 +27,17 @@ def screens() -> list[object]:
     ]
 
 
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times of day are shown as the documentation shows them."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("utc")
 @pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize(("words", "shown"), screens())
 def test_screen(
@@ -34,8 +47,10 @@ def test_screen(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Beside the documentation's checkpoint the command prints exactly this, at 80 columns."""
+    """Beside the documentation's files the command prints exactly this, at 80 columns."""
     adamw_checkpoint(tmp_path / "adamw.ckpt")
+    if "runs/exp1" in words:
+        adamw_run(tmp_path / "runs" / "exp1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     assert main(shlex.split(words)) == 0
@@ -43,7 +58,7 @@ def test_screen(
 
 
 def test_there_are_screens() -> None:
-    """The README has the first screen of inspect."""
+    """The README has the first screens of inspect and resume."""
     readme = SCREEN.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert [words for words, _ in readme] == ["inspect adamw.ckpt"]
+    assert [words for words, _ in readme] == ["inspect adamw.ckpt", "resume runs/exp1"]
     assert screens()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -30,39 +31,71 @@ _OPTIMIZERS: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {
 }
 
 
+@dataclass(frozen=True)
+class Training:
+    """A training that can take its next step; `step` is the number of those before it was made."""
+
+    model: GPT
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    step: int
+
+
 def pretrain(checkpoint: Path) -> tuple[tuple[float, ...], float]:
     """Train with AdamW and save; returns the loss of every step, and the validation loss."""
     torch.manual_seed(_SEED)
-    model = GPT(length=_LENGTH)
-    optimizer = _OPTIMIZERS["AdamW"](model.parameters())
-    scheduler = _schedule(optimizer)
+    training = _build("AdamW", 0)
     train, validation = corpus.load()
-    losses = _train(model, optimizer, scheduler, train, range(STEPS_BEFORE))
+    losses = _train(training, train, STEPS_BEFORE)
     torch.save(
         {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
+            "model": training.model.state_dict(),
+            "optimizer": training.optimizer.state_dict(),
+            "scheduler": training.scheduler.state_dict(),
             "step": STEPS_BEFORE,
         },
         checkpoint,
     )
-    return losses, _validate(model, validation)
+    return losses, _validate(training.model, validation)
+
+
+def load(name: str, checkpoint: Path) -> Training:
+    """What stands in `checkpoint`, for the optimizer `name`."""
+    saved = torch.load(checkpoint, weights_only=True)
+    training = _build(name, saved["step"])
+    training.model.load_state_dict(saved["model"])
+    training.optimizer.load_state_dict(saved["optimizer"])
+    training.scheduler.load_state_dict(saved["scheduler"])
+    return training
 
 
 def resume(name: str, checkpoint: Path) -> RunResult:
     """Go on from `checkpoint` with the optimizer `name`, over the batches that come next."""
-    saved = torch.load(checkpoint, weights_only=True)
+    training = load(name, checkpoint)
+    train, validation = corpus.load()
+    losses = _train(training, train, STEPS_AFTER)
+    validation_loss = _validate(training.model, validation)
+    return RunResult(name, losses, validation_loss, _state_bytes(training.optimizer))
+
+
+def one_step(training: Training, data: Tensor, step: int) -> float:
+    """Train on the batch of a step; returns its loss."""
+    loss = training.model(corpus.batch(data, step, sequences=_SEQUENCES, length=_LENGTH))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)
+    training.optimizer.step()
+    training.scheduler.step()
+    training.optimizer.zero_grad()
+    value: float = loss.item()
+    return value
+
+
+def _build(name: str, step: int) -> Training:
+    # Matrices this small gain little from a second thread, and lose all where other work waits.
+    torch.set_num_threads(1)
     model = GPT(length=_LENGTH)
     optimizer = _OPTIMIZERS[name](model.parameters())
-    scheduler = _schedule(optimizer)
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
-    train, validation = corpus.load()
-    steps = range(saved["step"], saved["step"] + STEPS_AFTER)
-    losses = _train(model, optimizer, scheduler, train, steps)
-    return RunResult(name, losses, _validate(model, validation), _state_bytes(optimizer))
+    return Training(model, optimizer, _schedule(optimizer), step)
 
 
 def _schedule(optimizer: Optimizer) -> LRScheduler:
@@ -73,21 +106,9 @@ def _schedule(optimizer: Optimizer) -> LRScheduler:
     return SequentialLR(optimizer, [warmup, cosine], milestones=[_WARMUP])
 
 
-def _train(
-    model: GPT, optimizer: Optimizer, scheduler: LRScheduler, data: Tensor, steps: range
-) -> tuple[float, ...]:
-    # Matrices this small gain little from a second thread, and lose all where other work waits.
-    torch.set_num_threads(1)
-    losses = []
-    for step in steps:
-        loss = model(corpus.batch(data, step, sequences=_SEQUENCES, length=_LENGTH))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return tuple(losses)
+def _train(training: Training, data: Tensor, steps: int) -> tuple[float, ...]:
+    first = training.step
+    return tuple(one_step(training, data, step) for step in range(first, first + steps))
 
 
 @torch.no_grad()

@@ -7,7 +7,10 @@ from math import isfinite
 import pytest
 
 from liontool import cli, demo
-from liontool.demo import training
+from liontool.demo import crash, training
+
+STEPS = 10
+SWITCH = ["inspect", "convert", "inspect", "convert"]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,8 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "STEPS_BEFORE", 24)  # the chart's mean takes 20
-        patch.setattr(training, "STEPS_AFTER", 4)
+        patch.setattr(training, "STEPS_AFTER", STEPS)
+        patch.setattr(crash, "SAVE_EVERY", 2)
         folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
         return demo.run(folder, say=lambda line: None, command=command), commands
 
@@ -31,7 +35,7 @@ def test_all_three_go_on_from_one_checkpoint(finished):
     runs = finished[0].runs
     assert [item.name for item in runs] == ["AdamW", "Lion", "LionSF"]
     for item in runs:
-        assert len(item.losses) == 4
+        assert len(item.losses) == STEPS
         assert all(map(isfinite, [*item.losses, item.validation_loss]))
         assert item.losses[0] == pytest.approx(runs[0].losses[0])
     adamw, lion, lion_sf = (item.state_bytes for item in runs)
@@ -41,7 +45,7 @@ def test_all_three_go_on_from_one_checkpoint(finished):
 def test_the_real_commands_run(finished):
     """Inspect and convert are run as a user would, on files in the folder."""
     result, commands = finished
-    assert [words[0] for words in commands] == ["inspect", "convert", "inspect", "convert"]
+    assert [words[0] for words in commands] == [*SWITCH, "resume"]
     names = {path.name for path in result.folder.glob("*.ckpt")}
     assert names == {"adamw.ckpt", "adamw.lion.ckpt", "adamw.lion-sf.ckpt"}
 

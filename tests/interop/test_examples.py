@@ -23,6 +23,7 @@ PAGE = ROOT / "docs" / "examples.md"
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2")
 COMMANDS = {
     "plain_loop": (),
+    "hot_resume": (),
     "grad_scaler": (),
     "step_in_backward": (),
     "fsdp2": TORCHRUN,
@@ -31,6 +32,7 @@ COMMANDS = {
     "accelerate_loop": (),
 }
 NEEDS = {
+    "hot_resume": "torchdata",
     "hf_trainer": "transformers",
     "lightning_module": "lightning",
     "accelerate_loop": "accelerate",
