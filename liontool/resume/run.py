@@ -39,7 +39,7 @@ class Run:
     """A training run in one process; state is loaded in place when it is built.
 
     Build, move, wrap and compile everything first. Iterate it for batches, and call `step` after
-    each optimizer step:
+    each optimizer step::
 
         while not run.finished:
             for batch in run:               # the rest of the current pass over the data
