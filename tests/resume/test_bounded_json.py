@@ -52,7 +52,7 @@ def test_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_json, "MAX_VALUES", 10)
     assert len(json.loads(encoded([0] * 10, "the state"))) == 10
     with pytest.raises(
-        StateTypeError, match=r"the state has more than 10 values .* tensors or arr"
+        StateTypeError, match=r"the state has more than 10 values .* tensors"
     ):
         encoded([0] * 11, "the state")
 

@@ -120,13 +120,16 @@ class RunLock:
 
     def _take(self, path: Path) -> bool:
         fd = _opened(path, os.O_RDWR | os.O_CREAT)
-        if _flock(fd, fcntl.LOCK_EX) and _is_at(path, fd):
+        try:
+            if not _flock(fd, fcntl.LOCK_EX) or not _is_at(path, fd):
+                return False
             _write_down(fd)
-            self._fd = fd
-            _HELD.add(self)
-            return True
-        os.close(fd)
-        return False
+            self._fd, fd = fd, -1
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        _HELD.add(self)
+        return True
 
 
 @contextmanager
@@ -145,19 +148,21 @@ def holder(folder: Path) -> Holder | None:
 
     Raises:
         ReadError: The system refused to say.
+        ResumeError: What bears the name of the lock is no file.
     """
+    path = folder / LOCK
     try:
-        fd = _opened(folder / LOCK, os.O_RDONLY)
+        fd = _opened(path, os.O_RDONLY)
+        try:
+            # A shared lock is refused while a run has its own, and is gone again at once. A run
+            # that starts in this very moment tries a second time.
+            return None if _flock(fd, fcntl.LOCK_SH) else _read_down(fd)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ReadError(f"{folder / LOCK}: cannot be read: {error.strerror or error}") from error
-    try:
-        # A shared lock is refused while a run has its own, and is gone again at once. A run that
-        # starts in this very moment tries a second time.
-        return None if _flock(fd, fcntl.LOCK_SH) else _read_down(fd)
-    finally:
-        os.close(fd)
+        raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def make_folder(folder: Path) -> None:
