@@ -7,11 +7,13 @@ import enum
 import io
 import types
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from liontool.errors import StateTypeError
 from liontool.escape import safe
 
 _LONGEST_KEY = 80
+_NAMED = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
 def dotted(path: Iterable[object]) -> str:
@@ -61,13 +63,13 @@ def _error(path: Iterable[object], kind: str, advice: str) -> StateTypeError:
 
 def type_name(value: object) -> str:
     """ "module.Class" of the value; a function by its own name."""
-    named = value if isinstance(value, (types.FunctionType, type)) else type(value)
-    module, name = str(named.__module__), named.__qualname__
-    return name if module == "builtins" else f"{module}.{name}"
+    named: Any = value if isinstance(value, _NAMED) else type(value)
+    module, name = named.__module__, named.__qualname__
+    return name if module in ("builtins", None) else f"{module}.{name}"
 
 
 def _advice(value: object) -> str:
-    if isinstance(value, (types.FunctionType, type)):
+    if isinstance(value, _NAMED):
         return "give it a name at the top of a module, or leave it out of state_dict()"
     if isinstance(value, enum.Enum):
         return "save its .value"
@@ -82,6 +84,9 @@ def _advice(value: object) -> str:
             return f"save {kind.__name__}(it), or its parts one by one"
     if hasattr(value, "state_dict"):
         return "save its state_dict()"
-    if hasattr(value, "get_state"):
-        return "save its get_state()"
+    if hasattr(value, "bit_generator"):
+        return "save its bit_generator.state"
+    for name in ("get_state", "getstate"):
+        if hasattr(value, name):
+            return f"save its {name}()"
     return "have state_dict() return numbers, text, lists, dicts and tensors in its place"

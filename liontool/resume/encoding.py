@@ -27,6 +27,7 @@ from liontool.checkpoint.formats.safetensors_file import DTYPES, MAX_DIMENSIONS,
 from liontool.checkpoint.tagged_tree import Json, KeyPath, malformed, unknown
 from liontool.checkpoint.unkept import dotted, refused, refused_kind, type_name
 from liontool.errors import FormatError, ResumeError
+from liontool.escape import safe
 from liontool.resume.arrays import (
     array_bytes,
     array_of,
@@ -375,10 +376,10 @@ class _Reading:
         live = _at(self._live, path)
         name = _live_name(live)
         if name != payload:
-            found = f"the run has {name or type_name(live)}" if live is not None else "nothing"
+            found = "nothing" if live is None else safe(name or type_name(live))
             raise ResumeError(
-                f"{dotted(path)}: the checkpoint was made with {dotted((payload,))} here, and "
-                f"{found} is there now; build the run with the same one"
+                f"{dotted(path)}: the checkpoint was made with {dotted((payload,))} here, and the "
+                f"run has {found} now; build the run with the same one"
             )
         return live
 
