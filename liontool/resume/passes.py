@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from liontool.errors import ResumeError
 from liontool.resume.generators import Generators
 from liontool.resume.sample_seeded import seeded_parts
-from liontool.resume.workers import killed_on_error, shut_down
+from liontool.resume.workers import kill_workers, killed_on_error, shut_down
 
 _FINISHED = "_iterator_finished"  # torchdata's word for a state at the end of a pass
 
@@ -118,6 +118,10 @@ class Passes:
         shut_down(self._iterator)
         if getattr(self._iterator, "_workers", None):
             self._loader._iterator = None  # type: ignore[union-attr]  # its workers are gone
+
+    def abandon(self) -> None:
+        """Kill the loader's workers: the process dies in the next moment."""
+        kill_workers(self._iterator)
 
     def _draw_again(self) -> Any:
         """A stream that was loaded at its end may need one empty pass to know that it is there."""

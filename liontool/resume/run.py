@@ -107,6 +107,7 @@ class Run:
         )  # fmt: skip
         self._signals = Signals()
         self._passes = Passes(loader, self._signals.starting_workers)
+        self._signals.before_death = self._passes.abandon
         self._host = HostCopy()
         self._metric = Metric(is_needed=self._keep.best is not None)
         self._step = 0

@@ -28,9 +28,13 @@ class Signals:
 
     Args:
         clock: Seconds that only grow.
+
+    Attributes:
+        before_death: Called when a signal is about to kill the process.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.before_death: Callable[[], None] = _nothing
         self._clock = clock
         self._earlier: dict[int, Any] = {}
         self._owner = os.getpid()
@@ -93,8 +97,14 @@ class Signals:
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
+            if os.getpid() == self._owner:
+                self.before_death()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def _nothing() -> None:
+    pass
 
 
 class IgnoreSignals:
