@@ -12,11 +12,11 @@ from typing import Any
 from liontool.errors import ResumeError
 from liontool.resume import config
 from liontool.resume.facts import same_class
+from liontool.resume.labels import keyword
 from liontool.resume.names import against, bare
 
 Names = Sequence[Sequence[str | None]]
 
-_EXTRAS = "extras."
 _LIONS = ("liontool.optim.lion.Lion", "liontool.optim.lion_sf.LionSF")
 _LION_SF = _LIONS[1]
 _ADAMS = ("torch.optim.adam.Adam", "torch.optim.adamw.AdamW")
@@ -34,6 +34,7 @@ class Comparison:
     Attributes:
         lines: What to say.
         left: Parts that are not loaded, because one side lacks them.
+        replaced: Parts of another class, of which is loaded what fits.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Comparison:
         self._run = run
         self.lines: list[str] = []
         self.left: list[str] = []
+        self.replaced: list[str] = []
 
     def check(self) -> None:
         """Compare everything.
@@ -70,7 +72,7 @@ class Comparison:
     def _check_parts(self) -> None:
         saved, live = self._parts(self._saved), self._parts(self._live)
         for label in [one for one in live if one not in saved]:
-            name = label.removeprefix(_EXTRAS)
+            name = keyword(label)
             self._allows(
                 name,
                 f"the checkpoint has no {name}, and this run has one, which would begin as it was "
@@ -82,7 +84,7 @@ class Comparison:
             self.left.append(label)
 
     def _check_dropped(self, label: str) -> None:
-        name = label.removeprefix(_EXTRAS)
+        name = keyword(label)
         what = f"the checkpoint has a {name}, and this run has none"
         if label == "scheduler" and self._live["classes"]["optimizer"] == _LION_SF:
             self.lines.append(f"{what}: LionSF needs none, and the learning rate stays as it is")
@@ -99,14 +101,22 @@ class Comparison:
         for label in now:
             if label in self.left or label not in then or same_class(then[label], now[label]):
                 continue
-            name = label.removeprefix(_EXTRAS)
+            name = keyword(label)
             what = f"{name} was a {then[label]} in the checkpoint, and is a {now[label]}"
             if label == "model":
                 self.lines.append(what)
             elif label == "optimizer":
                 self._check_optimizer(then[label], now[label], what)
             else:
-                self._allows(name.split(".")[0], what)
+                part = self._part_of(label)
+                self._allows(keyword(part), what)
+                self.replaced.append(part)
+
+    def _part_of(self, label: str) -> str:
+        """The part that a scheduler inside of schedulers belongs to."""
+        while (outer := label.rpartition(".")[0]) in self._live["classes"]:
+            label = outer
+        return label
 
     def _check_optimizer(self, then: str, now: str, what: str) -> None:
         if then in _ADAMS and now in _LIONS:
@@ -132,7 +142,7 @@ class Comparison:
         for label, groups in self._saved.get("param_names", {}).items():
             mine = self._live["param_names"].get(label)
             if mine is not None and label not in self.left:
-                _check_order(label.removeprefix(_EXTRAS), groups, mine)
+                _check_order(keyword(label), groups, mine)
 
     def _check_data(self) -> None:
         then, now = self._saved.get("data"), self._live.get("data")
@@ -154,7 +164,7 @@ class Comparison:
             if then is not None:
                 self.lines.append("config= is not given, so it is not compared")
             return
-        reserved = {"config", "data", *(one.removeprefix(_EXTRAS) for one in self._live["classes"])}
+        reserved = {"config", "data", *(keyword(one) for one in self._live["classes"])}
         for path, words in config.changes(then, now):
             word = f"config.{path}" if path.split(".")[0] in reserved else path
             if not self._allow & set(_above(word)):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_EXTRAS = "extras."
+from liontool.resume.labels import MAIN, keyword
 
 
 def param_names(things: Mapping[str, Any]) -> dict[str, list[list[str | None]]]:
@@ -33,7 +33,7 @@ def _known(things: Mapping[str, Any]) -> dict[Tensor, str]:
     found: dict[Tensor, str] = {}
     for label, thing in things.items():
         if isinstance(thing, torch.nn.Module):
-            prefix = f"{label.removeprefix(_EXTRAS)}." if label.startswith(_EXTRAS) else ""
+            prefix = f"{keyword(label)}." if label not in MAIN else ""
             for name, param in thing.named_parameters():
                 found.setdefault(param, prefix + name)
     return found

@@ -117,6 +117,25 @@ def _generator(label: str, thing: Any) -> Part | None:
     return None
 
 
+def fits(part: Part, saved: Any) -> bool:
+    """Whether a state has the keys that a part of another class has."""
+    if isinstance(part, PlainPart):
+        return _same_keys(part.state(), saved)
+    try:
+        part.fitted(saved)
+    except ResumeError:
+        return False
+    return not isinstance(part, GeneratorPart)
+
+
+def _same_keys(one: Any, other: Any) -> bool:
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return type(one) is type(other)
+    inner, others = one.get("_schedulers", []), other.get("_schedulers", [])
+    same = one.keys() == other.keys() and len(inner) == len(others)
+    return same and all(map(_same_keys, inner, others))
+
+
 def refused(label: str, thing: object, error: Exception) -> ResumeError:
     """The error for a thing that does not take what was saved of it."""
     said = " ".join(str(error).split()) or type(error).__name__
