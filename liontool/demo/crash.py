@@ -18,7 +18,7 @@ from liontool.demo import CrashResult, Step
 from liontool.errors import ResumeError
 
 STEPS = 120
-SAVE_EVERY = 5
+SAVE_EVERY = 10
 _TRIES = 3
 _LOOK_EVERY = 0.0005
 _TIME_TO_STOP = 0.01
@@ -118,7 +118,7 @@ def _killed_in_a_save(run: _Run) -> int:
 
 def _wait_for_a_save(program: subprocess.Popen[bytes], run: _Run) -> None:
     while program.poll() is None:
-        late = run.saved_step() >= run.steps // 2
+        late = run.saved_step() >= run.steps // 3
         if late and run.written() and _stopped_in_it(program, run):
             return
         time.sleep(_LOOK_EVERY)
