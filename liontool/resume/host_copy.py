@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liontool.resume.body_layout import Layout, Place, layout_of
+from liontool.resume.copier import Copier
 from liontool.resume.host_memory import host_memory
 from liontool.resume.snapshot import Body
 
@@ -23,6 +24,7 @@ class HostCopy:
         self._layout = layout_of({})
         self._memory: Tensor | None = None
         self._is_pinned = False
+        self._copier = Copier()
         self._targets: dict[Place, Tensor] = {}
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> None:
@@ -48,9 +50,7 @@ class HostCopy:
         """
         memory = self._room(tensors)
         sources = [_source(tensors[place.name], place) for place in self._targets]
-        if sources:
-            with torch.no_grad():
-                torch._foreach_copy_(list(self._targets.values()), sources, non_blocking=True)
+        self._copier.copy(list(self._targets.values()), sources)
         for device in {source.device for source in sources if source.is_cuda}:
             torch.cuda.synchronize(device)
         return Body(self._layout.header, memory.numpy().data[: self._layout.nbytes])
