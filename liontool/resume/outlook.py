@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,14 @@ def _exactness(checkpoint: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _changed_versions(noted: object) -> Iterator[str]:
-    for name, before in noted.items() if isinstance(noted, Mapping) else ():
-        now = platform.python_version() if name == "python" else _installed(str(name))
-        if now is not None and now != before:
-            yield f"saved with {name} {before}, here is {now}"
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return None
+    """Of what can be asked without importing torch; a start compares more."""
+    if not isinstance(noted, Mapping):
+        return
+    here = {"python": platform.python_version()}
+    for name in ("torch", "numpy"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            here[name] = importlib.metadata.version(name)
+    for name, now in here.items():
+        before = noted.get(name, now)
+        if before != now:
+            yield f"the version of {name} is {now}, and was {before!s:.40}"

@@ -90,13 +90,13 @@ def test_no_folder(tmp_path: Path) -> None:
         ({"level": "state-exact"}, "state-exact", ()),
         ({"level": None, "reasons": 3, "versions": []}, "state-exact", ()),
         ({"versions": {"python": platform.python_version(), "no-such-thing": "1"}}, "exact", ()),
-        ({"versions": {"typer": importlib.metadata.version("typer")}}, "exact", ()),
+        ({"versions": {"torch": importlib.metadata.version("torch")}}, "exact", ()),
         (
-            {"versions": {"typer": "0.0.1", "python": "2.7"}},
+            {"versions": {"liontool": "0", "torch": "0.0.1", "python": "2.7"}},
             "state-exact",
             (
-                f"saved with typer 0.0.1, here is {importlib.metadata.version('typer')}",
-                f"saved with python 2.7, here is {platform.python_version()}",
+                f"the version of python is {platform.python_version()}, and was 2.7",
+                f"the version of torch is {importlib.metadata.version('torch')}, and was 0.0.1",
             ),
         ),
     ],
