@@ -2,6 +2,7 @@
 # make lint   style, types, contracts    make format  let ruff rewrite the sources
 # make docs   docs/_build/html           make bench   the figures in benchmarks/README.md
 # make fuzz   2,000 mutated files of each container and kind of folder through every command
+# make crash-test   1,000 kill -9, lost power, full disks: docs/crash-report.md; needs strace and root
 # make torch-suite TEST_OPTIM=pytorch/test/test_optim.py   torch's own optimizer tests on ours
 #
 # Each target sets itself up: .venv is made by $(PYTHON) and filled from constraints.txt.
@@ -20,9 +21,9 @@ install = $(PIP) -qq $(1) || $(PIP) $(1)
 # A constraint in the environment also binds the isolated environment that pip builds liontool in.
 export PIP_CONSTRAINT := constraints.txt
 # Two threads of BLAS on two cores fight with each other, and sums depend on their number.
-unit fuzz interop docs torch-suite: export OMP_NUM_THREADS := 1
+unit fuzz crash-test interop docs torch-suite: export OMP_NUM_THREADS := 1
 
-.PHONY: test demo lint format docs bench unit fuzz interop torch-suite clean
+.PHONY: test demo lint format docs bench unit fuzz crash-test interop torch-suite clean
 
 test: lint unit interop docs
 
@@ -44,6 +45,9 @@ unit: $(VENV)/installed-all
 
 fuzz: $(VENV)/installed-all
 	LIONTOOL_MUTANTS=2000 $(BIN)/pytest -q tests/test_mutants.py
+
+crash-test: $(VENV)/installed-all
+	$(BIN)/python tests/crash/run.py --report docs/crash-report.md
 
 interop: $(VENV)/installed-all
 	$(PYTEST) -m "interop and not gpu"
