@@ -266,8 +266,10 @@ class Stage:
         folder = self.target.parent
         room = os.statvfs(folder)
         free = room.f_bavail * room.f_frsize
+        # What was written is gone again, and a quota is not what the disk has.
+        why = ", but a quota or another writer was in the way" if free >= size else ""
         return NoSpaceError(
-            f"{self.shown}: needs {size:,} bytes, and {folder} has {free:,} bytes free; "
+            f"{self.shown}: needs {size:,} bytes, and {folder} has {free:,} bytes free{why}; "
             f"{self.ways_out.no_space}"
         )
 

@@ -174,6 +174,48 @@ def test_each_call_that_fails_leaves_all_or_nothing(
     assert fail_at > 20
 
 
+def test_a_disk_that_breaks_for_good(run: Path) -> None:
+    """From any call on nothing works any more: an error, and what has a name is whole."""
+    for last in itertools.count():
+        with pytest.MonkeyPatch.context() as patch:
+            calls = _Broken(patch, last)
+            raised = failing(run)
+        new = run / "step-0000000007"
+        assert is_whole(run / "step-0000000005", 5)
+        assert not new.exists() or is_whole(new, 7)
+        assert all(is_leftover(name) for name in names(run) - {new.name, "step-0000000005"})
+        if not calls.broken:
+            break
+        assert isinstance(raised, PublishError)
+        for path in run.iterdir():
+            if path.name != "step-0000000005":
+                shutil.rmtree(path)
+    assert raised is None
+    assert last > 20
+
+
+class _Broken:
+    """A system of which every call after the first so many fails."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, last: int) -> None:
+        self.left = last
+        self.broken = False
+        for name, call in list(vars(SYSTEM).items()):
+            patch.setattr(SYSTEM, name, self._calling(name, call))
+
+    def _calling(self, name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def calling(*args: object) -> object:
+            if self.left > 0:
+                self.left -= 1
+                return call(*args)
+            self.broken = True
+            if name == "close":  # the system closes a descriptor even when it reports an error
+                call(*args)
+            raise OSError(errno.EIO, "Input/output error")
+
+        return calling
+
+
 def failing(run: Path) -> BaseException | None:
     """What a save of step 7 raises."""
     try:
