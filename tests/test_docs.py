@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import typer
 
 import liontool
 from liontool.convert.settings import ALLOWABLE
+from liontool.resume import Run
 from liontool.states import LIONS
 from support.doc_runs import adamw_run
 
@@ -128,6 +130,26 @@ def test_convert_page_lists_every_refusal() -> None:
     page = (DOCS / "convert.md").read_text(encoding="utf-8")
     table = page.partition("| id | what was found |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == set(ALLOWABLE)
+
+
+def first_cells(page: str, head: str) -> list[str]:
+    """The words in backticks in the first column of the table with this head."""
+    table = page.partition(head)[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE)
+    return [word for cell in cells for word in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_resume_page_lists_every_argument_and_attribute() -> None:
+    """The two tables have what `Run` takes and has, and nothing else."""
+    page = (DOCS / "resume.md").read_text(encoding="utf-8")
+    parameters = inspect.signature(Run).parameters.values()
+    words = ["**" * (one.kind is one.VAR_KEYWORD) + one.name for one in parameters]
+    assert first_cells(page, "| argument | means |") == words
+    shown = first_cells(page, "| attribute, method | |")
+    names = {re.sub(r"^run\.(\w+).*", r"\1", word) for word in shown[1:]}
+    public = {name for name in dir(Run) if not name.startswith("_")}
+    assert shown[0] == "for batch in run"
+    assert names == public | {"resumed_from", "reasons"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
