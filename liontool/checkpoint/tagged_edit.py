@@ -10,15 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from liontool.checkpoint.document import Delete, Edit, Insert, Rename, Value
-from liontool.checkpoint.tagged_tree import (
-    Json,
-    KeyPath,
-    Leaves,
-    decode,
-    encode,
-    looks_tagged,
-    object_node,
-)
+from liontool.checkpoint.tagged_nodes import Json, KeyPath, Leaves, looks_tagged, object_node
+from liontool.checkpoint.tagged_tree import decode, encode
 from liontool.checkpoint.unkept import dotted
 
 

@@ -202,7 +202,7 @@ def test_a_value_that_holds_itself_is_refused() -> None:
 
 def test_lists_that_share_lists_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty small lists can stand for billions of values."""
-    monkeypatch.setattr("liontool.checkpoint.tagged_tree.MAX_VALUES", 10_000)
+    monkeypatch.setattr("liontool.checkpoint.tagged_encode.MAX_VALUES", 10_000)
     value: Any = 1.5
     for _ in range(40):
         value = [value, value]
