@@ -111,8 +111,9 @@ class Census:
 
         Raises:
             ResumeError: It is another run's; the message says the word that allows it, if any.
+            FormatError: The facts are not what liontool writes.
         """
-        compared = Comparison(facts, self.facts(), allow, str(run))
+        compared = Comparison(facts_of.checked(facts), self.facts(), allow, str(run))
         compared.check()
         for line in compared.lines:
             self._say(line)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy
 import torch
 
+from liontool.checkpoint.run_folder.layout import FACTS
+from liontool.errors import FormatError
 from liontool.version import __version__
 
 Facts = Mapping[str, Any]
@@ -91,13 +93,58 @@ def _length(thing: Any) -> int | None:
         return None
 
 
+def checked(facts: Facts) -> Facts:
+    """The facts of a checkpoint, after a look at how they are laid out.
+
+    Raises:
+        FormatError: They are not what liontool writes.
+    """
+    for name, fits in _LAYOUT.items():
+        if not fits(facts.get(name)):
+            raise FormatError(f"{FACTS}: '{name}' is not what liontool writes there")
+    return facts
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(groups, list) and all(_is_group(group) for group in groups)
+        for groups in value.values()
+    )
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str | None) for name in value)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_none_or_object(value: Any) -> bool:
+    return isinstance(value, dict | None)
+
+
+_LAYOUT: Mapping[str, Callable[[Any], bool]] = {
+    "classes": _is_texts,
+    "param_names": _is_names,
+    "config": _is_none_or_object,
+    "data": _is_none_or_object,
+    "versions": _is_object,
+    "settings": _is_object,
+}
+
+
 def changed_settings(facts: Facts) -> list[str]:
     """Why the numbers of this process may differ in bits from those of the checkpoint."""
     return [
         f"{title}{name} is {now.get(name)}, and was {then[name]}"
         for title, then, now in (
-            ("", facts.get("settings", {}), settings()),
-            ("the version of ", facts.get("versions", {}), versions()),
+            ("", facts["settings"], settings()),
+            ("the version of ", facts["versions"], versions()),
         )
         for name in then
         if name != "liontool" and then[name] != now.get(name)

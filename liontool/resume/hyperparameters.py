@@ -71,7 +71,8 @@ def scheduler_changes(
     inner, held = getattr(scheduler, "_schedulers", None), saved.get("_schedulers")
     if isinstance(inner, list) and isinstance(held, list):
         for index, (one, state) in enumerate(zip(inner, held, strict=False)):
-            yield from scheduler_changes(one, state, f"{label}.{index}")
+            if isinstance(state, Mapping):
+                yield from scheduler_changes(one, state, f"{label}.{index}")
 
 
 def _is_compared(optimizer: torch.optim.Optimizer, name: str) -> bool:

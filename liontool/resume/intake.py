@@ -12,6 +12,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from liontool.checkpoint.learning_rates import GROUP_KEYS
 from liontool.errors import ResumeError
 from liontool.resume.difference import difference
 from liontool.resume.facts import class_name
@@ -59,8 +60,7 @@ class Intake:
         """Take a saved state in, with hyperparameters changed."""
         saved = self._saved(state)
         fitted = self._fitted(saved)
-        if overrides:
-            fitted |= self._fitted(self._overridden(saved, overrides))
+        fitted |= self._fitted(self._changed(saved, overrides))
         self._say_changes(saved, overrides)
         self._load(fitted)
         for label, expected in fitted.items():
@@ -83,13 +83,20 @@ class Intake:
             if label != "optimizer" and not fits(self._parts[label], saved[label]):
                 del saved[label]
                 self._say(f"{keyword(label)} begins as it was built: the saved state is no other's")
-        if "scheduler" in self._things and "scheduler" not in saved:
-            live = self._things["optimizer"].param_groups
-            saved["optimizer"] = with_live_rates(saved["optimizer"], live)
         return saved
 
     def _fitted(self, saved: Mapping[str, Any]) -> dict[str, Any]:
         return {label: self._parts[label].fitted(one) for label, one in saved.items()}
+
+    def _changed(self, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The optimizer and what drives it, where they are not to be as they were saved."""
+        changed: dict[str, Any] = {}
+        if "scheduler" in self._things and "scheduler" not in saved:
+            groups = self._things["optimizer"].param_groups
+            changed["optimizer"] = with_live_rates(saved["optimizer"], groups)
+        if overrides:
+            changed |= self._overridden({**saved, **changed}, overrides)
+        return changed
 
     def _overridden(self, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The optimizer and what drives it, saved or live, with hyperparameters changed."""
@@ -121,7 +128,7 @@ class Intake:
         self, label: str, optimizer: Optimizer, state: Any, overrides: Mapping[str, Any]
     ) -> None:
         for name, old, new in group_changes(optimizer, state["param_groups"]):
-            word = "lr" if name == "initial_lr" else name
+            word = "lr" if name in GROUP_KEYS else name
             if label != "optimizer" or word not in overrides:
                 line = f"{keyword(label)}.{name} is {old}, the checkpoint's, and not {new}, as "
                 way_out = f"; to change it: overrides=dict({word}=...)"

@@ -37,7 +37,10 @@ class ModulePart:
     def fitted(self, saved: Any) -> Any:
         """The saved tensors under the names of the live ones; every shape and dtype is the same."""
         if not isinstance(saved, dict):
-            raise ResumeError(f"{self.label}: the checkpoint has a {type(saved).__name__} for it")
+            raise ResumeError(
+                f"{self.label}: the checkpoint has a {type(saved).__name__}, which is no state of "
+                "a module; go on from another checkpoint"
+            )
         live = self._module.state_dict()
         names = matched(live, saved, self.label)
         for name, value in live.items():

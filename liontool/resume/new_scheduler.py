@@ -21,8 +21,8 @@ def with_live_rates(saved: Mapping[str, Any], live: Sequence[Mapping[str, Any]])
         saved: The state dict.
         live: The groups, after the new scheduler was built.
     """
-    groups = [_with_live(old, new) for old, new in zip(saved["param_groups"], live, strict=False)]
-    return {**saved, "param_groups": [*groups, *saved["param_groups"][len(groups) :]]}
+    groups = [_with_live(old, new) for old, new in zip(saved["param_groups"], live, strict=True)]
+    return {**saved, "param_groups": groups}
 
 
 def _with_live(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

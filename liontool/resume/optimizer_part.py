@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liontool.checkpoint.frameworks.torch_layout import is_optimizer
 from liontool.errors import ResumeError
+from liontool.optim import Lion, LionSF
 from liontool.resume.difference import difference
 from liontool.resume.trees import copied, mapped
 
@@ -42,7 +44,7 @@ class OptimizerPart:
         """The saved state with the options that the live groups decide about."""
         self._check_groups(saved)
         groups = [
-            _completed(live, group)
+            _completed(live, group, isinstance(self.optimizer, (Lion, LionSF)))
             for live, group in zip(self.optimizer.param_groups, saved["param_groups"], strict=True)
         ]
         fitted = {**saved, "param_groups": groups}
@@ -50,12 +52,12 @@ class OptimizerPart:
         return fitted
 
     def load(self, fitted: Any) -> None:
-        before = self.optimizer.state, self.optimizer.param_groups
+        before = self.undo()
         try:
             self.optimizer.load_state_dict(copied(fitted))
             self._put_back(fitted)
         except Exception as error:
-            self.optimizer.state, self.optimizer.param_groups = before
+            self.restore(before)
             said = " ".join(str(error).split())
             raise ResumeError(
                 f"{self.label}: {type(self.optimizer).__name__} does not take its state from the "
@@ -71,8 +73,11 @@ class OptimizerPart:
         self.optimizer.state, self.optimizer.param_groups = before
 
     def _check_groups(self, saved: Any) -> None:
-        if not isinstance(saved, Mapping) or not {"state", "param_groups"} <= saved.keys():
-            raise ResumeError(f"{self.label}: the checkpoint has no optimizer's state for it")
+        if not is_optimizer(saved):
+            raise ResumeError(
+                f"{self.label}: what the checkpoint has is no state of an optimizer; go on from "
+                "another checkpoint"
+            )
         theirs = [len(group["params"]) for group in saved["param_groups"]]
         mine = [len(group["params"]) for group in self.optimizer.param_groups]
         if theirs != mine:
@@ -122,12 +127,17 @@ def _placed(saved: Any, live: Any, param: Tensor) -> Any:
     return mapped(saved, lambda tensor: tensor.to(device))
 
 
-def _completed(live: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved group with what only the live one has, and with its ways to compute."""
-    own = {name: live[name] for name in (*MACHINE, _NAMES) if name in live}
+def _completed(live: Mapping[str, Any], saved: Mapping[str, Any], is_ours: bool) -> dict[str, Any]:
+    """A saved group with what only the live one has, and with its ways to compute.
+
+    Our Lions know themselves what stays as constructed, and whose group it is by what it lacks.
+    """
     kept = {name: _like(value, live.get(name)) for name, value in saved.items() if name != _NAMES}
-    more = {name: value for name, value in live.items() if name not in saved and name != "params"}
-    return {**kept, **more, **own}
+    own = {name for name in live if name in MACHINE or name not in saved} - {"params"}
+    if is_ours:
+        own &= saved.keys()
+    own |= {_NAMES} & live.keys()
+    return {**kept, **{name: live[name] for name in live if name in own}}
 
 
 def _like(saved: Any, live: Any) -> Any:

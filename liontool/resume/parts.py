@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy
@@ -46,6 +46,12 @@ class PlainPart:
         return self._thing.state_dict()
 
     def fitted(self, saved: Any) -> Any:
+        if isinstance(self.state(), Mapping) and not isinstance(saved, Mapping):
+            kind = class_name(self._thing)
+            raise ResumeError(
+                f"{self.label}: the checkpoint has a {type(saved).__name__}, which is no state of "
+                f"a {kind}; go on from another checkpoint"
+            )
         return saved
 
     def load(self, fitted: Any) -> None:

@@ -536,8 +536,14 @@ def test_shapes_of_moments_are_compared(checkpoint: Path) -> None:
     [
         (lambda state: state.pop("optimizer"), "^the checkpoint has no optimizer, and this run"),
         (lambda state: state.update(scheduler={}), "^the checkpoint has a scheduler, and this run"),
-        (lambda state: state.update(model=3), "^model: the checkpoint has a int for it"),
-        (lambda state: state.update(optimizer={}), "^optimizer: the checkpoint has no optimizer's"),
+        (
+            lambda state: state.update(model=3),
+            "^model: the checkpoint has a int, which is no state of a module",
+        ),
+        (
+            lambda state: state.update(optimizer={}),
+            "^optimizer: what the checkpoint has is no state of",
+        ),
         (
             lambda state: state["model"].update({"0.weight": 3}),
             "^model: '0.weight' is a int in the checkpoint and a Tensor in this run",

@@ -11,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, SequentialLR, StepLR
 from torch.utils.data import DataLoader
 
-from liontool.errors import ResumeError
+from liontool.errors import FormatError, ResumeError
 from liontool.optim import Lion, LionSF
 from liontool.resume.census import Census
 from liontool.resume.facts import class_name, same_class
@@ -332,3 +332,20 @@ def test_settings_that_change_bits_lower_the_level() -> None:
         f"num_threads is {torch.get_num_threads()}, and was 99",
         f"the version of torch is {torch.__version__}, and was 2.0.0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("classes", None), ("classes", {"model": 3}), ("param_names", {"optimizer": [3]}),
+        ("param_names", {"optimizer": [[3]]}), ("config", 3), ("data", []), ("versions", None),
+        ("settings", "no"),
+    ],
+)  # fmt: skip
+def test_facts_of_another_making(name: str, value: Any) -> None:
+    """What lies in a file is looked at before it is compared."""
+    facts = {**_facts(), name: value}
+    with pytest.raises(
+        FormatError, match=f"^run.json: '{name}' is not what liontool writes there$"
+    ):
+        _check(facts, _parts())
