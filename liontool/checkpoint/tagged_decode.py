@@ -26,6 +26,8 @@ from liontool.errors import FormatError, LimitError
 
 _HEX = re.compile(r"-?0x[0-9a-f]+")
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_KEYS = "keys"  # stands in a path for the keys of a dict
+_MOST_ALIKE = 100  # to look up one of n keys with one hash takes n comparisons
 _Filled = TypeVar("_Filled", bound=dict[Any, Any])
 
 
@@ -140,11 +142,14 @@ class _Decoding:
         return deque(made, longest)
 
     def set_(self, payload: Json) -> set[Any]:
-        items = self._hashables(payload)
-        made = set(items)
-        if len(made) != len(items):
-            raise self._malformed("a set holds a value twice")
-        return made
+        before, self._hashed = self._hashed, True
+        items = self._items(payload)
+        self._hashed = before
+        made: dict[Any, None] = {}
+        hashes: Counter[int] = Counter()
+        for item in items:
+            self._put(made, item, None, hashes)
+        return set(made)
 
     def frozenset_(self, payload: Json) -> frozenset[Any]:
         return frozenset(self.set_(payload))
@@ -178,16 +183,14 @@ class _Decoding:
 
     def _filled(self, made: _Filled, payload: Json) -> _Filled:
         pairs = self._list(payload)
-        self._enter("keys")
+        hashes: Counter[int] = Counter()
+        self._enter(_KEYS)
         for pair in pairs:
-            self._path[-1] = "keys"
+            self._path[-1] = _KEYS
             first, second = self._two("a pair", pair)
             key = first if type(first) is str else self._key(first)
             self._path[-1] = key
-            size = len(made)
-            made[key] = self.value(second)
-            if len(made) == size:
-                raise self._malformed("a key stands twice")
+            self._put(made, key, self.value(second), hashes)
         self._path.pop()
         return made
 
@@ -195,21 +198,23 @@ class _Decoding:
         before, self._hashed = self._hashed, True
         key = self.value(node)
         self._hashed = before
-        self._check_hashes([key])
         return key
 
-    def _hashables(self, payload: Json) -> list[Any]:
-        before, self._hashed = self._hashed, True
-        items = self._items(payload)
-        self._hashed = before
-        self._check_hashes(items)
-        return items
-
-    def _check_hashes(self, items: list[Any]) -> None:
+    def _put(self, made: dict[Any, Any], key: Any, value: Any, hashes: Counter[int]) -> None:
+        """Add an entry whose key is new, can be a key, and was not made to be slow to find."""
+        size = len(made)
         try:
-            set(items)
-        except (TypeError, ValueError):  # lists have no hash, numpy's dates are equal to no tuple
+            hashes[hash(key)] += 1
+            if hashes[hash(key)] > _MOST_ALIKE:
+                raise LimitError(
+                    f"{dotted(self._path)}: more than {_MOST_ALIKE} keys have the same hash, which "
+                    "liontool never writes"
+                )
+            made[key] = value
+        except (TypeError, ValueError):  # a list has no hash; numpy's dates are equal to no tuple
             raise self._malformed("a key, or a value in a set, cannot be one") from None
+        if len(made) == size:
+            raise self._malformed("a key, or a value in a set, stands twice")
 
     def _items(self, payload: Json) -> list[Any]:
         items = self._list(payload)

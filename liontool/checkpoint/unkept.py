@@ -13,6 +13,13 @@ from liontool.errors import StateTypeError
 from liontool.escape import safe
 
 _LONGEST_KEY = 80
+_STATES = {
+    "state_dict": "state_dict()",
+    "bit_generator": "bit_generator.state",
+    "get_state": "get_state()",
+    "getstate": "getstate()",
+}
+"""What gives the state of an object that has such an attribute."""
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -73,7 +80,7 @@ def _advice(value: object) -> str:
         return "give it a name at the top of a module, or leave it out of state_dict()"
     if isinstance(value, enum.Enum):
         return "save its .value"
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+    if isinstance(value, tuple) and hasattr(type(value), "_asdict"):
         return "save tuple(it), or its _asdict()"
     if isinstance(value, io.IOBase):
         return "save the position in the file, its tell(), and open it again when it is loaded"
@@ -82,11 +89,7 @@ def _advice(value: object) -> str:
     for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset):
         if isinstance(value, kind):
             return f"save {kind.__name__}(it), or its parts one by one"
-    if hasattr(value, "state_dict"):
-        return "save its state_dict()"
-    if hasattr(value, "bit_generator"):
-        return "save its bit_generator.state"
-    for name in ("get_state", "getstate"):
-        if hasattr(value, name):
-            return f"save its {name}()"
+    for attribute, found in _STATES.items():
+        if hasattr(type(value), attribute):  # of the type: an instance may answer to anything
+            return f"save its {found}"
     return "have state_dict() return numbers, text, lists, dicts and tensors in its place"
