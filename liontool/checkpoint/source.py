@@ -95,12 +95,17 @@ class Source:
         Raises:
             ReadError: Names or sizes of its files are not what it says, or it was never finished.
         """
-        files = set(self.listing())
-        if layout.tree_name() not in files or files.isdisjoint((layout.COMMIT, layout.FACTS)):
+        if not self.is_of_run:
             return None
         from liontool.checkpoint.run_folder.checking import read_commit
 
         return read_commit(self.path)
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether it is a checkpoint of a run, good or bad."""
+        files = set(self.listing())
+        return layout.tree_name() in files and not files.isdisjoint((layout.COMMIT, layout.FACTS))
 
     @property
     def home(self) -> Path:
@@ -108,10 +113,21 @@ class Source:
         if self.choice is not None:
             return self.choice.run
         name = os.path.basename(os.path.abspath(self.path))  # "." has no name of its own
-        if layout.step_of(name) is None or self.commit is None:
+        if layout.step_of(name) is None or not self.is_of_run:
             return self.path
         is_named = self.path.name not in ("", "..")
         return (self.path if is_named else self.path.resolve()).parent
+
+    @property
+    def name(self) -> str:
+        """What to call it in a record: "run.ckpt", "exp1/step-0000001200"."""
+        real = self.path.resolve()
+        return real.name if self.home == self.path else f"{real.parent.name}/{real.name}"
+
+    def passed_over(self) -> tuple[str, ...]:
+        """The newer checkpoints of the run that could not be taken, with the reasons."""
+        refused = self.choice.refused if self.choice is not None else ()
+        return tuple(f"{one.path.name}: {one.reason}" for one in refused)
 
     @property
     def size(self) -> int:

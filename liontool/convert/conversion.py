@@ -116,7 +116,7 @@ def _check_target(source: Source, place: Destination, force: bool) -> None:
     is_folder = source.is_folder and place.kind is Kind.SAME
     check_target(place.path, force=force, is_folder=is_folder)
     if is_folder:
-        outputs.check_own_folder(place.path, is_run=source.commit is not None)
+        outputs.check_own_folder(place.path, is_run=source.is_of_run)
 
 
 def _obstacles(source: Source, place: Destination, force: bool) -> Iterator[Notice]:

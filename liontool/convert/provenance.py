@@ -33,7 +33,7 @@ def provenance(
     return {
         "schema": SCHEMA,
         "liontool": __version__,
-        "source": source.path.resolve().name,
+        "source": source.name,
         "source_bytes": source.size,
         "source_header_sha256": checkpoint_sha256(source, before),
         "framework": before.framework,

@@ -58,7 +58,7 @@ def conversion_report(
         package=settings.package,
         momentum=settings.momentum,
         optimizers=tuple(optimizer_report(*parts) for parts in optimizers),
-        notices=(*_torn(source), *_notices(result, lens, place), *obstacles),
+        notices=(*_of_source(source), *_notices(result, lens, place), *obstacles),
         bytes_before=source.size,
         bytes_after=bytes_after,
         state_bytes_before=sum(one.state_bytes for one in before.optimizers),
@@ -76,9 +76,12 @@ def class_that_loads(settings: Settings) -> str:
     return f"{words[1]}.{words[3]} {__version__}"
 
 
-def _torn(source: Source) -> Iterator[Notice]:
-    """What was read through the record of an edit that broke off."""
-    return (Notice("torn-header", text) for text in source.notices())
+def _of_source(source: Source) -> Iterator[Notice]:
+    """What was read in place of something else: an older checkpoint, the record of an edit."""
+    for text in source.passed_over():
+        yield Notice("passed-over", f"{text}; {source.path.name} is converted in its place")
+    for text in source.notices():
+        yield Notice("torn-header", text)
 
 
 def _notices(result: Converted, lens: Framework, place: Destination) -> Iterator[Notice]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from liontool.checkpoint.formats.safetensors_edit import header_in_place, keeps_
 from liontool.checkpoint.formats.safetensors_file import SafetensorsDocument
 from liontool.checkpoint.publish import InPlace
 from liontool.checkpoint.reading import opened
+from liontool.checkpoint.run_folder.lock import locked
 from liontool.checkpoint.source import Source, open_source
 from liontool.checkpoint.writing import Output, Progress
 from liontool.edit import outputs
@@ -69,7 +71,9 @@ def edit_checkpoint(
     parsed = parse(words)
     if in_place and not dry_run and os.path.isfile(path) and undo_record.is_there(Path(path)):
         headers.restore(Path(path))
-    source = open_source(path)
+    if in_place:
+        _refuse_part(Path(path))
+    source = open_source(path, deep=True)
     before, lens = draft(source, framework, tuple(optimizers))
     result = edited(before, lens, parsed)
     record = provenance(source, words, result.edits)
@@ -78,6 +82,16 @@ def edit_checkpoint(
     if not dry_run:
         _write(job, source, force=force, progress=progress)
     return _report(job, source, result, words, record, dry_run=dry_run, obstacles=obstacles)
+
+
+def _refuse_part(path: Path) -> None:
+    """A file whose bytes a COMMIT lists is not changed alone: the checkpoint would be damaged."""
+    folder = Path(os.path.realpath(path)).parent
+    if path.is_file() and Source(folder).is_of_run:
+        raise EditError(
+            f"{path}: is a part of a checkpoint of a run, of which every byte is committed; "
+            f"edit the whole: liontool edit {shlex.quote(str(folder))} ..."
+        )
 
 
 def undo(path: str | PathLike[str]) -> UndoReport:
@@ -135,7 +149,7 @@ def _job(
 ) -> _Job:
     if not in_place:
         path = outputs.destination(source, output)
-        return _Job(path, COPY, _pieces(source, result, record))
+        return _Job(path, COPY, writing.as_run(source, _pieces(source, result, record)))
     if not result.edits:
         return _Job(source.path, NOTHING)
     header, why = _header(source, result, record)
@@ -191,14 +205,22 @@ def _write(job: _Job, source: Source, *, force: bool, progress: Progress | None)
         unchanged = source.check_unchanged
         headers.write_header(job.path, old, new, keep_undo=job.keep_undo, before_write=unchanged)
     elif job.pieces is not None:
-        writing.write(
-            job.pieces,
-            job.path,
-            source=source,
-            force=force,
-            progress=progress,
-            in_place=job.in_place,
-        )
+        with _alone(job, source):
+            writing.write(
+                job.pieces,
+                job.path,
+                source=source,
+                force=force,
+                progress=progress,
+                in_place=job.in_place,
+            )
+
+
+def _alone(job: _Job, source: Source) -> AbstractContextManager[None]:
+    """Keep a run from training in the folder while a checkpoint in it is exchanged."""
+    if job.in_place is None or source.home == source.path:
+        return nullcontext()
+    return locked(source.home, wait=0)
 
 
 def _report(
@@ -212,7 +234,11 @@ def _report(
     obstacles: tuple[Notice, ...],
 ) -> EditReport:
     kept = job.in_place.keep if job.in_place is not None else None
-    torn = tuple(Notice("torn-header", text) for text in source.notices())
+    torn = [Notice("torn-header", text) for text in source.notices()]
+    older = [
+        Notice("passed-over", f"{text}; {source.path.name} is edited in its place")
+        for text in source.passed_over()
+    ]
     return EditReport(
         source=str(source.path),
         output=str(job.path),
@@ -223,7 +249,7 @@ def _report(
         container="folder" if source.is_folder else source.document().container,
         words=tuple(words),
         changes=changes(result.before, result.after),
-        notices=(*torn, *result.after.notices, *job.notices, *obstacles),
+        notices=(*older, *torn, *result.after.notices, *job.notices, *obstacles),
         bytes_before=source.size,
         bytes_after=source.size if job.pieces is None else job.pieces.total,
         provenance=record,

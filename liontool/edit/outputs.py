@@ -18,10 +18,15 @@ _SAFETENSORS = ".safetensors"
 _TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
-def default_name(path: Path, *, is_folder: bool) -> str:
-    """ "run.ckpt" gives "run.edited.ckpt"; "checkpoint-500" gives "edited-checkpoint-500"."""
-    if is_folder:
+def default_name(path: Path, *, is_folder: bool, is_run: bool = False) -> str:
+    """ "run.ckpt" gives "run.edited.ckpt"; "checkpoint-500" gives "edited-checkpoint-500".
+
+    The folder of a run gives another one: of "exp1" it is "exp1.edited".
+    """
+    if is_folder and not is_run:
         return f"edited-{path.name}"
+    if is_run:
+        return f"{path.name}.edited"
     ending = ".pth.tar" if path.name.endswith(".pth.tar") else path.suffix
     return f"{path.name.removesuffix(ending)}.edited{ending}"
 
@@ -32,13 +37,14 @@ def destination(source: Source, output: str | PathLike[str] | None) -> Path:
     Raises:
         PublishError: `output` is the source or lies in it, or has the suffix of something else.
     """
-    real = Path(os.path.abspath(source.path))  # "." has no name of its own
+    real = Path(os.path.abspath(source.home))  # "." has no name of its own
     if output is None:
-        return beside(source.path, default_name(real, is_folder=source.is_folder))
+        name = default_name(real, is_folder=source.is_folder, is_run=source.is_of_run)
+        return beside(source.home, name)
     path = Path(output)
-    if os.path.realpath(path) == os.path.realpath(source.path):
+    if os.path.realpath(path) in map(os.path.realpath, (source.path, source.home)):
         raise PublishError(f"{path}: is the source itself; to change it there: --in-place")
-    keep_off(source.path, path)
+    keep_off(source.home, path)
     if not source.is_folder:
         _check_suffix(source, path)
     return path
@@ -66,4 +72,4 @@ def check(path: Path, source: Source, *, force: bool, in_place: InPlace | None) 
     """
     check_target(path, force=force, is_folder=source.is_folder, in_place=in_place)
     if source.is_folder and in_place is None:
-        check_own_folder(path)
+        check_own_folder(path, is_run=source.is_of_run)

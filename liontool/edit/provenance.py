@@ -29,7 +29,7 @@ def provenance(source: Source, words: Sequence[str], edits: Sequence[Edit]) -> d
     names = sorted({edit.place.document for edit in edits})
     this = {
         "liontool": __version__,
-        "source": source.path.resolve().name,
+        "source": source.name,
         "source_bytes": source.size,
         "source_header_sha256": header_sha256(source.document(name) for name in names),
         "words": list(words),

@@ -6,6 +6,7 @@ from liontool.inspect.family_checks import family_findings
 from liontool.inspect.findings import Finding
 from liontool.inspect.group_checks import group_findings
 from liontool.inspect.opening import Opened
+from liontool.inspect.run_checks import run_findings
 from liontool.inspect.scheduler_checks import loose_findings, scheduler_findings
 from liontool.inspect.schedules.trainer import factor_of
 from liontool.inspect.state_checks import state_findings, weight_dtypes
@@ -20,6 +21,7 @@ def consistency(opened: Opened) -> list[Finding]:
     """
     checkpoint = opened.checkpoint
     found = [Finding("torn-header", "", text) for text in opened.source.notices()]
+    found += run_findings(opened.source)
     if checkpoint is None:
         return found
     for optimizer in checkpoint.optimizers:

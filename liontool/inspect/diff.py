@@ -26,7 +26,7 @@ from liontool.inspect.diff_tensors import (
 )
 from liontool.inspect.diff_values import Tolerance, Values
 from liontool.inspect.listing import STATE, TENSOR_FILES, Item, listed
-from liontool.inspect.opening import Opened, opened
+from liontool.inspect.opening import Opened, opened, shown_path
 
 SCHEMA = 1
 """Version of the JSON of `to_dict`; grows by one when a field changes its meaning or goes."""
@@ -37,7 +37,7 @@ class Side:
     """One of the two checkpoints.
 
     Attributes:
-        path: As it was given.
+        path: As it was given; of a run, the checkpoint.
         framework: What wrote it; None where no optimizer was found.
         containers: The formats of its files.
         tensors: How many it holds.
@@ -294,7 +294,7 @@ def _side(path: str | PathLike[str], look: Opened, items: Sequence[Item]) -> Sid
     holding = [n for n in names if not n or n.endswith(TENSOR_FILES)]
     containers = dict.fromkeys(source.document(name).container for name in holding)
     framework = look.checkpoint.framework if look.checkpoint else None
-    return Side(str(path), framework, tuple(containers), len(items), source.size)
+    return Side(shown_path(path, source), framework, tuple(containers), len(items), source.size)
 
 
 def _lone(item: Item) -> LoneTensor:

@@ -78,6 +78,11 @@ KINDS: Mapping[str, Kind] = {
     "leftover": Kind(NOTE, "A write that was interrupted left a temporary file behind."),
     "no-optimizer": Kind(NOTE, "No optimizer was found."),
     "not-checked": Kind(NOTE, "Something could not be looked at because of other findings."),
+    # Runs: a checkpoint against its COMMIT, and the others of the run.
+    "damaged": Kind(ERROR, "A file is not as it was committed: missing, new, or of other bytes."),
+    "passed-over": Kind(ERROR, "A newer checkpoint of the run is damaged or was never finished."),
+    "quarantined": Kind(NOTE, "Damaged checkpoints of the run were put aside by an earlier start."),
+    "one-of-run": Kind(NOTE, "Of several checkpoints of a run the newest was looked at."),
     # The optimizer: parameters and their state.
     "state-without-parameter": Kind(ERROR, "State belongs to no group's parameter, and is lost."),
     "parameter-twice": Kind(ERROR, "A parameter stands in two groups, or twice in one."),

@@ -108,5 +108,9 @@ def is_weights(value: Value) -> bool:
     """Whether a mapping is what `model.state_dict()` gives: more tensors by name than else."""
     if not isinstance(value, Mapping) or torch_layout.is_optimizer(value) or not len(value):
         return False
-    tensors_in_it = sum(isinstance(item, TensorRef) for item in value.values())
-    return 2 * tensors_in_it > len(value) and all(isinstance(key, str) for key in value)
+    found = [item for item in value.values() if isinstance(item, TensorRef)]
+    return (
+        2 * len(found) > len(value)
+        and all(isinstance(key, str) for key in value)
+        and any(tensor.dtype != "uint8" for tensor in found)  # else states of random generators
+    )

@@ -46,6 +46,11 @@ def opened(
     return opened_source(open_source(Path(path)), framework, optimizers)
 
 
+def shown_path(path: str | PathLike[str], source: Source) -> str:
+    """The path as it was given; for the folder of a run, that of the checkpoint in it."""
+    return str(path) if source.choice is None else str(source.path)
+
+
 def opened_source(
     source: Source, framework: str | None = None, optimizers: Sequence[str] = ()
 ) -> Opened:

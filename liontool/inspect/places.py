@@ -21,7 +21,8 @@ def short(name: str) -> str:
 
 def without_path(error: Exception | str, path: object) -> str:
     """The message of an error less the path that it begins with: the page says it already."""
-    return str(error).removeprefix(f"{path}: ").removeprefix(f"{path}")
+    text = str(error).removeprefix(f"{path}: ")
+    return text.removeprefix(f"{path}/").removeprefix(f"{path}")
 
 
 def odd_name(where: str, name: str) -> Iterator[Finding]:

@@ -154,11 +154,25 @@ class _Pair:
             # A state dict has no place for schedulers.
             pairs = [replace(p, before=replace(p.before, schedulers=())) for p in pairs]
             theirs = replace(theirs, loose_schedulers=())
+        self._classes(pairs, record)
         faults, self.proof.fields = field_faults(pairs, ours, theirs, record)
         for fault in faults:
             self.add("field-differs", fault.where, fault.text)
         elsewhere = Elsewhere(tuple(rewritten_places(theirs, before)), self.told)
         self.proof.findings += rest(self.ours, self.theirs, elsewhere, self.advance)
+
+    def _classes(self, pairs: Sequence[Pair], record: Record) -> None:
+        """Where the source tells an optimizer's class, the result tells that which loads it."""
+        wanted = LIONS[record.package].classes.get(record.rule.removeprefix("adamw to "))
+        for pair in pairs:
+            told = pair.after.class_name
+            if (
+                pair.before.class_name
+                and told != wanted
+                and not is_state_alone(self.ours, self.theirs)
+            ):
+                text = f"the class is {short(told) or 'not told'}, and must be {wanted}"
+                self.add("field-differs", pair.after.label, text)
 
     def _rename(self, pairs: Sequence[Pair]) -> None:
         """Call the source's state as a state file does: by positions where two names are one."""

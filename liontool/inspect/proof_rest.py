@@ -6,11 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from liontool.checkpoint import formats
 from liontool.checkpoint.document import Document, Place, Value
 from liontool.checkpoint.frameworks import torch_layout
+from liontool.checkpoint.frameworks.run import class_place
 from liontool.checkpoint.learning_rates import walk
 from liontool.checkpoint.model import Checkpoint, Optimizer
 from liontool.checkpoint.readable import whole
+from liontool.checkpoint.run_folder.layout import COMMIT
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.writing import PROVENANCE_FILE
 from liontool.errors import ReadError
@@ -75,7 +78,10 @@ def rest(ours: Opened, theirs: Opened, elsewhere: Elsewhere, advance: Advance) -
         yield Finding("file-differs", at(name), "is in the source and not here")
     for name in sorted(names[0] - names[1] - {PROVENANCE_FILE}):
         yield Finding("file-differs", at(name), "is here and not in the source")
-    for name in sorted((names[0] & names[1]) - {PROVENANCE_FILE}):
+    told = {PROVENANCE_FILE, *map(formats.index_of, names[1])}  # an index is read with its parts
+    if theirs.source.is_of_run and ours.source.is_of_run:
+        told.add(COMMIT)  # each speaks of its own files
+    for name in sorted((names[0] & names[1]) - told):
         yield from _file(name, ours.source, theirs.source, elsewhere, advance)
 
 
@@ -102,6 +108,8 @@ def rewritten_places(theirs: Checkpoint, converted: Sequence[Optimizer]) -> Iter
         if group is not None:
             yield Place(group.document, (*group.path[:-2], "state"))
             yield Place(group.document, (*group.path[:-2], "param_groups"))
+        if optimizer.class_name:
+            yield class_place(optimizer)
     schedulers = [scheduler for optimizer in converted for scheduler in optimizer.schedulers]
     for scheduler in walk([*schedulers, *theirs.loose_schedulers]):
         if scheduler.fields.place is not None:
@@ -133,8 +141,9 @@ def _facts(document: Document) -> dict[str, str]:
 def _file(
     name: str, ours: Source, theirs: Source, elsewhere: Elsewhere, advance: Advance
 ) -> Iterator[Finding]:
-    """A file of a folder: its values where it holds tensors, else its bytes."""
-    pair = _read(name, ours), _read(name, theirs)
+    """A file of a folder: its values where it holds tensors or what is changed, else its bytes."""
+    is_changed = any(place.document == name for place in elsewhere.places)
+    pair = _read(name, ours, is_changed), _read(name, theirs, is_changed)
     if pair[0] is not None and pair[1] is not None:
         yield from _document(pair[0], pair[1], elsewhere)
         return
@@ -144,8 +153,8 @@ def _file(
         yield Finding("file-differs", at(name), text)
 
 
-def _read(name: str, source: Source) -> Document | None:
-    if not name.endswith(TENSOR_FILES):
+def _read(name: str, source: Source, is_changed: bool) -> Document | None:
+    if not is_changed and not name.endswith(TENSOR_FILES):
         return None
     try:
         return whole(source, name)

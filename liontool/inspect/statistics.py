@@ -13,7 +13,7 @@ from liontool.checkpoint.plain_values import json_value
 from liontool.inspect.globs import matcher
 from liontool.inspect.listing import OTHER, STATE, WEIGHT, Item, listed
 from liontool.inspect.measuring import Measured, measured
-from liontool.inspect.opening import Opened, opened
+from liontool.inspect.opening import Opened, opened, shown_path
 from liontool.inspect.parameter_names import Owner, owners
 from liontool.inspect.sharing import shared
 from liontool.measure.evidence import TensorEvidence, mean, persistence, update_rms
@@ -176,7 +176,7 @@ def statistics(
     tensors = tuple(_tensors(look, chosen, owners(look, every), sharing, found))
     counted = [tensor for tensor in tensors if tensor.shares is None]
     return Statistics(
-        path=str(path),
+        path=shown_path(path, look.source),
         matched=len(chosen),
         total=len(every),
         bytes=found.bytes,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from liontool.checkpoint import formats
 from liontool.checkpoint.formats.torch_legacy import is_legacy
 from liontool.checkpoint.publish import SUFFIX as TEMPORARY
 from liontool.checkpoint.readable import whole
@@ -81,6 +82,9 @@ def _walk_file(source: Source, name: str, found: Structure) -> None:
     except OSError as error:
         text = f"cannot be read: {error.strerror or error}"
         found.findings.append(Finding("unreadable", at(name), text))
+    index = formats.index_of(name)
+    if index and index in source.listing():
+        return  # it is read with its index, of which the same would be said
     fault = _reading_fault(source, name)
     if fault is None or any(finding.severity != NOTE for finding in found.findings[before:]):
         return

@@ -20,7 +20,7 @@ from liontool.inspect.consistency import consistency
 from liontool.inspect.findings import Finding
 from liontool.inspect.listing import OTHER, TENSOR_FILES, Item
 from liontool.inspect.lr_curve import Curve, remaining
-from liontool.inspect.opening import opened
+from liontool.inspect.opening import opened, shown_path
 from liontool.inspect.parameter_sizes import Sizes, parameter_sizes, per_element
 from liontool.inspect.resume_outlook import outlook
 from liontool.inspect.schedules.trainer import factor_of
@@ -138,7 +138,7 @@ class Summary:
     """The whole checkpoint.
 
     Attributes:
-        path: As it was asked for.
+        path: As it was asked for; of a run, the checkpoint.
         is_folder: Whether it is several files.
         file_count: How many files and links it has, of whatever kind.
         bytes: Size of all of them on disk.
@@ -198,7 +198,7 @@ def summarise(
     source, checkpoint = look.source, look.checkpoint
     files = tuple(_files(source))
     return Summary(
-        path=str(path),
+        path=shown_path(path, source),
         is_folder=source.is_folder,
         file_count=len(source.listing()) if source.is_folder else 1,
         bytes=source.size,  # shards count once their index was read

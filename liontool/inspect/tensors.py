@@ -13,7 +13,7 @@ from liontool.checkpoint.document import Stored, TensorRef
 from liontool.checkpoint.plain_values import json_value
 from liontool.inspect.globs import matcher
 from liontool.inspect.listing import Item, listed
-from liontool.inspect.opening import opened
+from liontool.inspect.opening import opened, shown_path
 from liontool.inspect.sharing import shared
 from liontool.inspect.templates import is_index
 
@@ -112,17 +112,18 @@ def list_tensors(
     if order not in ORDERS:
         raise ValueError(f"unknown order '{order}', choose from: {', '.join(ORDERS)}")
     unread: list[str] = []
-    fits, every = matcher(filters), listed(opened(path, framework, optimizers), unread)
+    look = opened(path, framework, optimizers)
+    fits, every = matcher(filters), listed(look, unread)
     chosen = [item for item in every if fits(item.name) or fits(item.label)]
     sharing = shared(chosen)
-    entries = [_entry(item, sharing.get(id(item.tensor)), Path(path)) for item in chosen]
+    entries = [_entry(item, sharing.get(id(item.tensor)), look.source.path) for item in chosen]
     if order == "name":
         entries.sort(key=lambda entry: natural(entry.name))
     elif order == "size":
         entries.sort(key=lambda entry: -entry.bytes)
     own = [entry for entry in entries if entry.shares is None]
     return TensorList(
-        path=str(path),
+        path=shown_path(path, look.source),
         total=len(every),
         matched=len(entries),
         elements=sum(entry.elements for entry in own),

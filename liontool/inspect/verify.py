@@ -17,9 +17,10 @@ from liontool.inspect.consistency import consistency
 from liontool.inspect.findings import ERROR, NOTE, WARNING, Finding
 from liontool.inspect.listing import Item, listed
 from liontool.inspect.name_checks import check_names
-from liontool.inspect.opening import Opened, opened_source
+from liontool.inspect.opening import Opened, opened_source, shown_path
 from liontool.inspect.places import without_path
 from liontool.inspect.proof import Proof, prove
+from liontool.inspect.run_checks import commit_findings, committed_bytes
 from liontool.inspect.structure import Structure, structure
 from liontool.inspect.values import bytes_to_read, check_steps, check_values
 from liontool.inspect.weight_checks import check_weights
@@ -120,15 +121,17 @@ def verify(
     found = structure(source)
     opened, refusal = _opened(source, framework, optimizers)
     items, fault = _listed(opened)
-    findings = [*found.findings, *_refused(refusal or fault, source, found)]
     counter = _Counter(progress)
+    counter.total = committed_bytes(source) if values else 0
+    found.findings[:0] = commit_findings(source, counter.advance if values else None)
+    findings = [*found.findings, *_refused(refusal or fault, source, found)]
     if opened is not None and fault is None:
         findings += check_names(opened, items, findings)
         findings += _consistency(opened)
         findings += check_weights(opened, items)
     if values:
         checksums = Checksums(found.checks)
-        counter.total = max(bytes_to_read(items), checksums.total)
+        counter.total = counter.done + max(bytes_to_read(items), checksums.total)
         findings += check_values(items, checksums, counter.advance)
         findings += checksums.rest(counter.advance)
     proof = None
@@ -144,7 +147,7 @@ def verify(
     source.check_unchanged()
     checkpoint = None if opened is None else opened.checkpoint
     return Verification(
-        path=str(path),
+        path=shown_path(path, source),
         framework=None if checkpoint is None else checkpoint.framework,
         files=found.files,
         tensors=None if opened is None else len(items),

@@ -162,6 +162,8 @@ class Intake:
         live = part.state()
         if isinstance(part, ModulePart):
             expected, live = dict(expected), dict(live)
+        elif isinstance(part, OptimizerPart):
+            live = _less_new_options(live, expected)
         found = difference(expected, live)
         if found is None:
             return
@@ -171,3 +173,10 @@ class Intake:
             raise ResumeError(f"{line}; resume with the versions that the checkpoint was made with")
         self._say(line)
         self.reasons.append(line)
+
+
+def _less_new_options(live: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """A Lion gives groups that were converted the options that they lack, as constructed."""
+    pairs = zip(live["param_groups"], expected["param_groups"], strict=True)
+    groups = [{name: mine[name] for name in mine if name in wanted} for mine, wanted in pairs]
+    return {**live, "param_groups": groups}

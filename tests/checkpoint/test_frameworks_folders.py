@@ -23,6 +23,16 @@ def trainer(folder):
     return [f"{folder}/{name}" for name in names]
 
 
+def test_runs():
+    """Runs are named by their folders, not by the checkpoints in them; those converted are not."""
+    files = [f"{run}/step-0000000040/{name}" for run in ("a", "b", "a.lion") for name in (
+        "COMMIT", "run.json", "state-0.json", "state-0.safetensors"
+    )]  # fmt: skip
+    assert refusal(*files) == (
+        "my runs: is a folder of runs, newest first: b, a; name one, such as 'my runs/b'"
+    )
+
+
 def test_files():
     """Files that may be checkpoints are listed, newest first."""
     assert refusal("a.ckpt", "b.ckpt", "x.txt") == (

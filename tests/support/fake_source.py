@@ -28,6 +28,7 @@ class FakeSource:
         self.path = Path(path)
         self.is_folder = files is not None
         self.commit = None
+        self.is_of_run = False
         trees = {"": tree} if files is None else files
         self._documents = {
             name: FakeDocument(value, name, path=self.path / name) for name, value in trees.items()

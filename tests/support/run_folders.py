@@ -127,14 +127,15 @@ class Script:
         return state | {"run": {"step": self.step, "epoch": 1, "drawn": 2, "between": False}}
 
     def facts(self):
-        owners = {"optimizer": (self.optimizer, self.model)}
+        owners = {"optimizer": (self.optimizer, self.model, "")}
         classes = {"model": class_of(self.model), "optimizer": class_of(self.optimizer)}
         if self.scheduler:
             classes["scheduler"] = class_of(self.scheduler)
         if self.extras:
             classes |= {f"extras.{name}": class_of(part) for name, part in self.extras.items()}
-            owners["extras.critic_optimizer"] = (self.extras["critic_optimizer"], self.critic)
-        names = {key: _names(*pair) for key, pair in owners.items()}
+            critic = self.extras["critic_optimizer"], self.critic, "critic."
+            owners["extras.critic_optimizer"] = critic
+        names = {key: _names(*parts) for key, parts in owners.items()}
         data = {"batches": 10, "samples": 80, "batch_size": 8, "num_workers": 0}
         return {
             "classes": classes, "param_names": names, "config": None, "data": data,
@@ -151,8 +152,8 @@ class Script:
         return write_checkpoint(run, Snapshot(self.step, 1, None, body, encoded.tree, self.facts()))
 
 
-def _names(optimizer, model):
-    known = {id(param): name for name, param in model.named_parameters()}
+def _names(optimizer, model, prefix):
+    known = {id(param): prefix + name for name, param in model.named_parameters()}
     return [[known[id(param)] for param in group["params"]] for group in optimizer.param_groups]
 
 

@@ -20,6 +20,7 @@ from liontool.checkpoint.frameworks import (
 from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.model import Checkpoint, Optimizer
+from liontool.checkpoint.run_folder.layout import tree_name
 from liontool.checkpoint.source import Source
 from liontool.errors import LayoutError, MissingOptimizerError
 
@@ -137,9 +138,11 @@ def _value(source: Source, optimizer: Optimizer) -> Value:
 
 
 def _document(source: Source, dotted: str) -> tuple[Document | None, str]:
-    """In a folder a path begins with the name of a file."""
+    """In a folder a path begins with the name of a file, but in that of a run."""
     if not source.is_folder:
         return source.document(), dotted
     names = [n for n in source.listing() if dotted == n or dotted.startswith(f"{n}.")]
     name = max(names, key=len, default=None)
-    return (source.document(name), dotted[len(name) + 1 :]) if name else (None, dotted)
+    if name:
+        return source.document(name), dotted[len(name) + 1 :]
+    return (source.document(tree_name()) if source.is_of_run else None), dotted

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from liontool.checkpoint.frameworks.sharded import is_deepspeed_file
+from liontool.checkpoint.run_folder.layout import COMMIT, step_of
 from liontool.checkpoint.source import Source
 from liontool.errors import AmbiguousError
 
@@ -32,9 +33,13 @@ def several(source: Source) -> AmbiguousError | None:
     """
     files = source.listing()
     folders = _trainer_folders(files)
+    runs = {} if folders else _runs(source, files)
     if folders:
         newest = sorted(folders, key=lambda name: _modified(source, name), reverse=True)
         what = f"is a folder of runs; its checkpoints, newest first: {shown(newest)}"
+    elif runs:
+        newest = sorted(runs, key=lambda name: runs[name], reverse=True)
+        what = f"is a folder of runs, newest first: {shown(newest)}"
     else:
         candidates = [name for name in files if _may_hold_optimizer(name)]
         if not candidates:
@@ -55,6 +60,19 @@ def _trainer_folders(files: Collection[str]) -> list[str]:
     )
     found = set.intersection(*folders)
     return sorted(name for name in found if not _is_output(PurePosixPath(name)))
+
+
+def _runs(source: Source, files: Collection[str]) -> dict[str, int]:
+    """The folders of runs that were not converted, with the time of their last save."""
+    found: dict[str, int] = {}
+    for file in files:
+        path = PurePosixPath(file)
+        if path.name == COMMIT and step_of(path.parent.name) is not None:
+            run = path.parent.parent
+            if not run.name.endswith(".lion"):
+                time = source.modified(file)
+                found[str(run)] = max(time, found.get(str(run), time))
+    return found
 
 
 def _modified(source: Source, folder: str) -> int:

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from liontool.checkpoint import model
 from liontool.checkpoint.document import Document, Edit, Place, Replace, Value
 from liontool.checkpoint.frameworks import resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
-from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup
+from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Scheduler
 from liontool.checkpoint.run_folder.layout import COMMIT, FACTS, SCHEMA, tree_name
 from liontool.checkpoint.source import Source
 from liontool.errors import FormatError, LayoutError, MissingOptimizerError
 
 _PARTS = ("optimizer", "scheduler", "extras")
 _CLASSES, _NAMES = "classes", "param_names"
+_EXTRAS = "extras."
 _SHOWN = ("level", "reasons", "data")
 
 
@@ -42,7 +43,8 @@ def find(source: Source) -> Checkpoint | None:
     if document.name != tree_name() or not isinstance(document.tree, Mapping):
         raise FormatError(f"{document.path}: is no state of a run")
     found = torch_layout.search(document, [(part,) for part in _PARTS])
-    optimizers, loose = pair(found.optimizers, found.schedulers)
+    schedulers = [_called(scheduler) for scheduler in found.schedulers]
+    optimizers, loose = pair([_called(one) for one in found.optimizers], schedulers)
     checkpoint = Checkpoint(
         "run",
         tuple(_named(optimizer, facts, document) for optimizer in optimizers),
@@ -51,13 +53,22 @@ def find(source: Source) -> Checkpoint | None:
         epoch=commit.epoch,
         facts=_shown(facts, document),
     )
+    _check_step(source, checkpoint, facts, document.tree)
     if not optimizers:
         raise MissingOptimizerError(
             f"{document.path}: holds no optimizer's state, in {_listed(document)}; if it is there "
-            f"all the same, say where: --optimizer {tree_name()}.PATH.IN.TREE",
+            "all the same, say where: --optimizer PATH.IN.TREE",
             checkpoint,
         )
     return checkpoint
+
+
+_Labelled = TypeVar("_Labelled", Optimizer, Scheduler)
+
+
+def _called(found: _Labelled) -> _Labelled:
+    """By what the script passed it to Run as; one file has them all."""
+    return replace(found, label=found.label.removeprefix(f"{tree_name()}."))
 
 
 def _facts(document: Document) -> Mapping[str, Any]:
@@ -70,12 +81,30 @@ def _facts(document: Document) -> Mapping[str, Any]:
             f"{document.path}: layout {facts['liontool.run']!r:.40} is newer than this liontool; "
             "update it: pip install -U liontool"
         )
+    classes = facts.get(_CLASSES)
+    if not isinstance(classes, dict) or not all(isinstance(one, str) for one in classes.values()):
+        raise FormatError(f"{document.path}: '{_CLASSES}' must be an object of names")
     if facts.get("ranks") != 1:
         raise LayoutError(
             f"{document.path}: {facts.get('ranks')!r:.40} processes saved it, and this version "
             "reads what one process saved"
         )
     return facts
+
+
+def _check_step(
+    source: Source, checkpoint: Checkpoint, facts: Mapping[str, Any], tree: Mapping[str, Any]
+) -> None:
+    """COMMIT, run.json and the state must speak of one step."""
+    position = tree.get("run")
+    told = {FACTS: facts.get("step")}
+    told[tree_name()] = position.get("step") if isinstance(position, Mapping) else None
+    for name, step in told.items():
+        if step != checkpoint.step:
+            raise FormatError(
+                f"{source.path}: {name} is that of step {step!r:.40}, and {COMMIT} that of step "
+                f"{checkpoint.step}; take another checkpoint"
+            )
 
 
 def _listed(document: Document) -> str:
@@ -91,8 +120,7 @@ def _shown(facts: Mapping[str, Any], document: Document) -> dict[str, Any]:
     extras = document.tree.get("extras")
     names = list(map(str, extras)) if isinstance(extras, Mapping) else []
     shown = {name: facts[name] for name in _SHOWN if facts.get(name)}
-    classes = facts.get(_CLASSES)
-    return {"parts": (*parts, *names), _CLASSES: classes, **shown}
+    return {"parts": (*parts, *names), _CLASSES: facts[_CLASSES], **shown}
 
 
 # --- classes and names --------------------------------------------------------------------------
@@ -107,19 +135,14 @@ def _key(optimizer: Optimizer) -> str:
 def _named(optimizer: Optimizer, facts: Mapping[str, Any], document: Document) -> Optimizer:
     """The optimizer with its class and the names of its parameters."""
     key = _key(optimizer)
-    name = _entry(facts, _CLASSES, key)
-    optimizer = replace(optimizer, class_name=name if isinstance(name, str) else "")
-    groups = _with_names(optimizer.groups, _entry(facts, _NAMES, key))
+    optimizer = replace(optimizer, class_name=facts[_CLASSES].get(key, ""))
+    names = facts.get(_NAMES)
+    groups = _with_names(optimizer.groups, names.get(key) if isinstance(names, dict) else None)
     if groups == optimizer.groups:
         return optimizer
-    names = {k: n for group in groups for k, n in zip(group.params, group.names, strict=False)}
-    slots = {k: replace(slot, name=names.get(k)) for k, slot in optimizer.slots.items()}
+    known = {k: n for group in groups for k, n in zip(group.params, group.names, strict=False)}
+    slots = {k: replace(slot, name=known.get(k)) for k, slot in optimizer.slots.items()}
     return torch_layout.with_shapes(replace(optimizer, groups=groups, slots=slots), document)
-
-
-def _entry(facts: Mapping[str, Any], table: str, key: str) -> Any:
-    entries = facts.get(table)
-    return entries.get(key) if isinstance(entries, dict) else None
 
 
 def _with_names(groups: tuple[ParamGroup, ...], names: Value) -> tuple[ParamGroup, ...]:
@@ -140,6 +163,11 @@ def _fit(group: ParamGroup, names: Value) -> bool:
     )
 
 
+def class_place(optimizer: Optimizer) -> Place:
+    """Where the class of an optimizer stands."""
+    return Place(FACTS, (_CLASSES, _key(optimizer)))
+
+
 # --- writing ------------------------------------------------------------------------------------
 
 
@@ -154,7 +182,7 @@ def plan(before: Checkpoint, after: Checkpoint) -> list[Edit]:
 def _facts_edits(old: Optimizer, new: Optimizer) -> Iterator[Edit]:
     key = _key(old)
     if old.class_name != new.class_name:
-        yield Replace(Place(FACTS, (_CLASSES, key)), new.class_name)
+        yield Replace(class_place(old), new.class_name)
     names = [list(group.names) for group in new.groups]
     if names != [list(group.names) for group in old.groups]:
         yield Replace(Place(FACTS, (_NAMES, key)), names)
@@ -166,20 +194,18 @@ def output_name(path: Path) -> str:
 
 
 def resume_code(checkpoint: Checkpoint, target: Target, output: Path) -> str:
-    """The optimizer anew, and `Run` in the new folder with all that it had."""
-    parts = [name for name in checkpoint.facts["parts"] if name not in ("model", "optimizer")]
-    scheduled = "scheduler" in parts and not target.constant_lr
-    if not scheduled:
-        parts = [name for name in parts if name != "scheduler"]
-    arguments = ["model", "optimizer", *parts]
+    """The optimizers anew, and `Run` in the new folder with all that it had."""
+    parts = [p for p in checkpoint.facts["parts"] if not (target.constant_lr and p == "scheduler")]
+    arguments = {part: part for part in (*parts, "steps")}
     lines = [target.import_line, "from liontool.resume import Run", ""]
-    lines += [resume_text.construct(checkpoint.optimizers, target, "model.parameters()")]
-    if scheduled:
+    for index, optimizer in enumerate(checkpoint.optimizers):
+        lines += [resume_text.construct(checkpoint.optimizers, target, "model.parameters()", index)]
+        arguments[_key(optimizer).removeprefix(_EXTRAS)] = f"optimizer{resume_text.suffix(index)}"
+    if "scheduler" in parts:
         lines += ["scheduler = ...  # as before, on this optimizer"]
-    given = ", ".join(f"{name}={name}" for name in (*arguments, "steps"))
+    given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     lines += [f"run = Run({str(output)!r}, {given})", "# and save_every, keep and config as before"]
-    note = resume_text.constant_lr_note(target, "Run gets no scheduler")
-    return "\n".join([*lines, *note])
+    return "\n".join([*lines, *resume_text.constant_lr_note(target, "Run gets no scheduler")])
 
 
 FRAMEWORK = Framework(
