@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from liontool.errors import ResumeError
 from liontool.resume.names import bare, matched, quoted
+from liontool.resume.strides import is_dense, same_layout
 
 
 class ModulePart:
@@ -67,16 +68,25 @@ class ModulePart:
             )
         if not isinstance(live, Tensor) or is_lazy(live):
             return
-        for what, theirs, mine in (
+        for what, then, now in (
             ("shape", list(saved.shape), list(live.shape)),
             ("dtype", _word(saved.dtype), _word(live.dtype)),
         ):
-            if theirs != mine:
+            if then != now:
                 raise ResumeError(
-                    f"{self.label}: '{name}' has {what} {theirs} in the checkpoint and {mine} in "
+                    f"{self.label}: '{name}' has {what} {then} in the checkpoint and {now} in "
                     "this run; build it as it was when it was saved, or begin a run in another "
                     "folder"
                 )
+
+        shape, theirs, mine = live.shape, saved.stride(), live.stride()
+        is_plain = is_dense(shape, theirs) and is_dense(shape, mine)
+        if is_plain and not same_layout(shape, theirs, mine):
+            raise ResumeError(
+                f"{self.label}: '{name}' has strides {list(theirs)} in the checkpoint and "
+                f"{list(mine)} in this run, whose sums would round otherwise; give it the "
+                "memory_format that it was saved with"
+            )
 
     def _check_ties(self, live: dict[str, Any], saved: dict[str, Any]) -> None:
         mine, theirs = _ties(live), _ties(saved)

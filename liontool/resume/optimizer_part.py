@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liontool.checkpoint.frameworks.torch_layout import is_optimizer
 from liontool.errors import ResumeError
 from liontool.optim import Lion, LionSF
 from liontool.resume.difference import difference
@@ -22,6 +21,7 @@ MACHINE = ("foreach", "fused", "capturable", "differentiable")
 """Options that say how to compute, not what: those of the live optimizer stay."""
 
 _NAMES = "param_names"
+_KNOWN = ("torch", "liontool")
 _LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
 
@@ -73,7 +73,7 @@ class OptimizerPart:
         self.optimizer.state, self.optimizer.param_groups = before
 
     def _check_groups(self, saved: Any) -> None:
-        if not is_optimizer(saved):
+        if not _is_state(saved):
             raise ResumeError(
                 f"{self.label}: what the checkpoint has is no state of an optimizer; go on from "
                 "another checkpoint"
@@ -88,6 +88,9 @@ class OptimizerPart:
             )
 
     def _check_shapes(self, fitted: Any) -> None:
+        """Others may keep moments of other shapes under these names."""
+        if type(self.optimizer).__module__.split(".")[0] not in _KNOWN:
+            return
         for key, param in self._keyed(fitted):
             state = fitted["state"].get(key)
             for name in _LIKE_PARAMETER:
@@ -119,6 +122,16 @@ class OptimizerPart:
                 is_shown = name in kept and shown.get(key, {}).get(name) is live
                 if is_shown and difference(value, live) is not None:
                     kept[name] = _placed(value, live, param)
+
+
+def _is_state(saved: Any) -> bool:
+    """Whether this is laid out as torch's optimizers do it, whatever an optimizer adds to it."""
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping):
+        return False
+    groups = saved.get("param_groups")
+    return isinstance(groups, list) and all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups
+    )
 
 
 def _placed(saved: Any, live: Any, param: Tensor) -> Any:

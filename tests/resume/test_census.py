@@ -373,6 +373,23 @@ def checkpoint(tmp_path: Path) -> Path:
     return _built(torch.optim.AdamW).train(0, 3).save(tmp_path / "run")
 
 
+def test_another_memory_format(tmp_path: Path) -> None:
+    """The kernels would sum in another order."""
+
+    def build(memory_format: Any) -> Parts:
+        layers = torch.nn.Unflatten(1, (2, 2, 1)), torch.nn.Conv2d(2, 3, (2, 1))
+        model = torch.nn.Sequential(*layers).to(memory_format=memory_format)
+        return Parts(model, torch.optim.AdamW(model.parameters(), lr=0.01))
+
+    saved = build(torch.channels_last).save(tmp_path / "run")
+    _refused(
+        build(torch.contiguous_format),
+        saved,
+        r"^model: '1.weight' has strides \[4, 1, 2, 2\] in the checkpoint and \[4, 2, 1, 1\] in "
+        "this run, whose sums would round otherwise; give it the memory_format that it was saved",
+    )
+
+
 def _other(*layers: torch.nn.Module) -> Parts:
     model = torch.nn.Sequential(*layers)
     return Parts(model, torch.optim.AdamW(model.parameters(), lr=0.01))
@@ -557,3 +574,20 @@ def test_states_of_another_making(change: Any, match: str, checkpoint: Path) -> 
     change(state)
     with pytest.raises(ResumeError, match=match):
         census.load(state, overrides={})
+
+
+class Counting(torch.optim.SGD):
+    """Keeps a counter beside the states of parameters, and moments of other shapes."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        count = self.state.setdefault("count", torch.zeros((), dtype=torch.int64))
+        count += 1
+        for param in self.param_groups[0]["params"]:
+            self.state[param]["exp_avg"] = param.detach().mean() * count
+
+
+def test_state_of_no_parameter(tmp_path: Path) -> None:
+    """Optimizers of others lay out their state as they like."""
+    parts = check_goes_on(partial(_built, Counting, momentum=0.9), tmp_path)
+    assert int(parts.optimizer.state["count"]) == 6
