@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from liontool.checkpoint.run_folder.hashing import new_hash
 from liontool.errors import LiontoolError, ResumeError
 from liontool.resume.retention import Keep, prune
 from liontool.resume.snapshot import Snapshot
@@ -27,6 +28,9 @@ class Saver:
         saved_step: The newest durable step that is there already.
         say: Told what is worth a line, and no reason to stop.
 
+    Raises:
+        ReadError: xxhash is not installed.
+
     Attributes:
         saved_step: The newest durable step.
     """
@@ -34,6 +38,7 @@ class Saver:
     def __init__(
         self, run: Path, keep: Keep, *, saved_step: int | None, say: Callable[[str], None]
     ) -> None:
+        new_hash()  # what is not installed is told now, and not after hours by the first save
         self._run = run
         self._keep = keep
         self._say = say

@@ -13,7 +13,7 @@ import pytest
 
 from liontool.checkpoint.run_folder.checking import check
 from liontool.checkpoint.system import SYSTEM
-from liontool.errors import LiontoolError, PublishError, ResumeError
+from liontool.errors import LiontoolError, PublishError, ReadError, ResumeError
 from liontool.resume import saving
 from liontool.resume.retention import Keep
 from liontool.resume.saving import Saver
@@ -43,6 +43,13 @@ def saver(tmp_path: Path, said: list[str]) -> Iterator[Saver]:
     yield made
     made.failure()
     made.wait()
+
+
+def test_a_missing_package_is_told_before_training(tmp_path, monkeypatch) -> None:
+    """Without xxhash no run begins: every save of it would fail."""
+    monkeypatch.setitem(sys.modules, "xxhash", None)
+    with pytest.raises(ReadError, match=r"xxhash, which is not installed; run: pip install"):
+        Saver(tmp_path, Keep(), saved_step=None, say=print)
 
 
 @pytest.fixture
