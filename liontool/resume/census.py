@@ -37,6 +37,7 @@ class Census:
 
     Raises:
         ResumeError: Something has no state, or the configuration cannot be kept.
+        ValueError: There is no model or no optimizer.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Census:
         config: Any,
         say: Callable[[str], None],
     ) -> None:
+        if model is None or optimizer is None:
+            raise ValueError("model and optimizer must be given, got None")
         main = zip(MAIN, (model, optimizer, scheduler), strict=True)
         self._things = {label: thing for label, thing in main if thing is not None}
         self._things |= {label_of(name): thing for name, thing in extras.items()}

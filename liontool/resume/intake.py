@@ -91,15 +91,19 @@ class Intake:
     def _changed(self, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The optimizer and what drives it, where they are not to be as they were saved."""
         changed: dict[str, Any] = {}
-        if "scheduler" in self._things and "scheduler" not in saved:
-            groups = self._things["optimizer"].param_groups
-            changed["optimizer"] = with_live_rates(saved["optimizer"], groups)
+        optimizer = self._things["optimizer"]
+        is_new = "scheduler" in self._things and "scheduler" not in saved
+        if is_new and isinstance(optimizer, Optimizer):
+            changed["optimizer"] = with_live_rates(saved["optimizer"], optimizer.param_groups)
         if overrides:
             changed |= self._overridden({**saved, **changed}, overrides)
         return changed
 
     def _overridden(self, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The optimizer and what drives it, saved or live, with hyperparameters changed."""
+        if not isinstance(self._things["optimizer"], Optimizer):
+            kind = class_name(self._things["optimizer"])
+            raise ResumeError(f"overrides: {kind} is no torch.optim.Optimizer, so set them on it")
         states = {
             label: saved[label] if label in saved else copied(self._parts[label].state())
             for label in self._driving()

@@ -330,6 +330,12 @@ def test_a_thing_without_state() -> None:
         _with(note="hello").census()
 
 
+def test_no_optimizer() -> None:
+    """There is nothing to train with."""
+    with pytest.raises(ValueError, match=r"^model and optimizer must be given"):
+        Parts(net(), None).census()
+
+
 def test_a_module_without_shapes() -> None:
     """A lazy layer is built by its first batch."""
     parts = _with(head=torch.nn.LazyLinear(3))

@@ -179,3 +179,11 @@ def test_what_cannot_be_meant(overrides: Any, match: str, tmp_path: Path) -> Non
         parts.resume(saved, **overrides)
     assert parts.scheduler.last_epoch == 0
     assert len(parts.optimizer.state) == 0
+
+
+def test_an_optimizer_that_is_none_of_torchs() -> None:
+    """Its hyperparameters lie somewhere else."""
+    parts = Parts(net(), torch.amp.GradScaler("cpu"))
+    match = "^overrides: .*GradScaler is no torch.optim.Optimizer, so set them on it$"
+    with pytest.raises(ResumeError, match=match):
+        parts.census().begin({"lr": 0.1})
