@@ -18,7 +18,7 @@ Framework = Annotated[
     typer.Option(
         metavar="NAME",
         show_default=False,
-        help="plain, hf-trainer, lightning or liontool-state; found out if not given.",
+        help="plain, hf-trainer, lightning, liontool-state or run; found out if not given.",
     ),
 ]
 Optimizers = Annotated[
