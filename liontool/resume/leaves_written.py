@@ -103,7 +103,7 @@ class WrittenLeaves:
         first = name = _tensor_name(path)
         while name in self.tensors or name == METADATA:
             self._repeated[first] += 1
-            name = f"{first}~{self._repeated[first]}"
+            name = f"{first}~{self._repeated[first] + 1}"
         self.tensors[name] = tensor
         return name
 

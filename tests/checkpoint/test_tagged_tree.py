@@ -11,12 +11,14 @@ import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from liontool.checkpoint import tagged_decode
 from liontool.checkpoint.tagged_tree import MAX_DEPTH, Json, KeyPath, decode, encode, unknown
 from liontool.errors import FormatError, LimitError, StateTypeError
 from liontool.resume.difference import difference
@@ -146,6 +148,35 @@ def test_what_json_has_is_not_tagged() -> None:
     assert encode(value, NONE) == value
 
 
+def test_a_tree_is_written_as_it_always_was() -> None:
+    """Checkpoints of this version open with the next one."""
+    metadata: Any = OrderedDict(w=1)
+    metadata._metadata = {}
+    value = {
+        "ints": [10**700, 1],
+        "floats": [math.inf, -math.inf, math.nan, -0.0, 1e-7],
+        "complex": 1 - math.inf * 1j,
+        "bytes": [b"\0x", bytearray(b"y")],
+        "lists": [(1, ()), {2}, frozenset([3]), deque([4], 5), deque()],
+        "dicts": [{6: 7}, {"$a": 8}, {"$a": 8, "b": 9}, OrderedDict(c=1), Counter("d")],
+        "more": [metadata, defaultdict(list, {(1,): []}), defaultdict(None)],
+    }
+    expected = f"""
+        {{"ints": [{{"$int": "{10**700:#x}"}}, 1],
+         "floats": [{{"$float": "inf"}}, {{"$float": "-inf"}}, {{"$float": "nan"}}, -0.0, 1e-07],
+         "complex": {{"$complex": [{{"$float": "nan"}}, {{"$float": "-inf"}}]}},
+         "bytes": [{{"$bytes": "AHg="}}, {{"$bytearray": "eQ=="}}],
+         "lists": [{{"$tuple": [1, {{"$tuple": []}}]}}, {{"$set": [2]}}, {{"$frozenset": [3]}},
+                   {{"$deque": [5, [4]]}}, {{"$deque": [null, []]}}],
+         "dicts": [{{"$dict": [[6, 7]]}}, {{"$dict": [["$a", 8]]}}, {{"$a": 8, "b": 9}},
+                   {{"$ordered": [["c", 1]]}}, {{"$counter": [["d", 1]]}}],
+         "more": [{{"$state_dict": [[["w", 1]], {{}}]}},
+                  {{"$defaultdict": ["list", [[{{"$tuple": [1]}}, []]]]}},
+                  {{"$defaultdict": ["none", []]}}]}}
+    """
+    assert json.dumps(encode(value, NONE)) == json.dumps(json.loads(expected))
+
+
 def test_encoding_copies() -> None:
     """The tree shares no container with the state, which goes on changing."""
     value = {"a": [1, {"b": 2}]}
@@ -262,6 +293,15 @@ KINDS = [
     "$int", "$float", "$complex", "$bytes", "$bytearray", "$tuple", "$set", "$frozenset", "$deque",
     "$dict", "$ordered", "$counter", "$state_dict", "$defaultdict",
 ]  # fmt: skip
+
+
+def test_every_kind_is_tried_and_documented() -> None:
+    """The page on the folder of a run says what each of them is."""
+    page = Path(__file__).parents[2].joinpath("docs", "run-folder.md").read_text()
+    leaves = ["$tensor", "$ndarray", "$numpy", "$size", "$dtype", "$device", "$live"]
+    assert set(tagged_decode._DECODERS) == set(KINDS)
+    assert [kind for kind in [*KINDS, *leaves] if f"`{kind}`" not in page] == []
+
 
 _JSON_ATOMS = (
     st.none()

@@ -170,7 +170,7 @@ def test_names_are_unique_and_writable() -> None:
     }
     encoded = encode_state(state)
     names = list(encoded.tensors)
-    assert names[:6] == ["a.b", "a.b~1", "a.1", "a.1~1", "__metadata__~1", r"\ud800\n"]
+    assert names[:6] == ["a.b", "a.b~2", "a.1", "a.1~2", "__metadata__~2", r"\ud800\n"]
     assert all(len(name) < 500 and name.isprintable() and name.encode() for name in names)
     assert difference(there_and_back(state), state) is None
 
@@ -541,6 +541,55 @@ def test_a_state_of_a_device_that_is_not_there_stays_where_it_is() -> None:
     """A checkpoint of a GPU opens without one."""
     tree = {"x": {"$tensor": {"name": "b", "device": "mtia:0"}}}
     assert decode_state(tree, _FILE.__getitem__, {})["x"].device.type == "cpu"
+
+
+@pytest.mark.gpu
+def test_tensors_come_back_to_their_device() -> None:
+    """But for those that a module or an optimizer copies from: they would take its memory twice."""
+    there = {"device": torch.device("cuda", torch.cuda.current_device())}
+    state = {
+        "model": {"weight": torch.ones(2, **there)},
+        "optimizer": {
+            "state": {0: {"exp_avg": torch.ones(2, **there)}},
+            "param_groups": [{"lr": torch.tensor(0.1, **there)}],
+        },
+        "extras": {"metric": {"total": torch.ones((), **there), "count": torch.ones(())}},
+    }
+    made = there_and_back(state)
+    assert difference(made, state) is None
+    assert made["model"]["weight"].is_cpu
+    assert made["optimizer"]["state"][0]["exp_avg"].is_cpu
+    assert made["optimizer"]["param_groups"][0]["lr"].device == there["device"]
+    metric = made["extras"]["metric"]
+    assert (metric["total"].device, metric["count"].device.type) == (there["device"], "cpu")
+
+
+def test_a_tree_is_written_as_it_always_was() -> None:
+    """Checkpoints of this version open with the next one."""
+    state = {
+        "model": torch.nn.LayerNorm(2).state_dict(),
+        "x": {
+            "lr": torch.tensor(0.5, requires_grad=True),
+            "turned": torch.ones(2, 3).t(),
+            "wide": torch.ones(1, dtype=torch.complex128),
+            "array": np.ones((2, 2), order="F"),
+            "words": np.array(["a"]),
+            "small": [np.float32(1), torch.Size([2]), torch.int8, torch.device("cpu"), math.sin],
+        },
+    }
+    expected = """
+        {"model": {"$state_dict": [[["weight", {"$tensor": {"name": "model.weight"}}],
+                                    ["bias", {"$tensor": {"name": "model.bias"}}]],
+                                   {"$ordered": [["", {"version": 1}]]}]},
+         "x": {"lr": {"$tensor": {"name": "x.lr", "requires_grad": true}},
+               "turned": {"$tensor": {"name": "x.turned", "stride": [1, 3]}},
+               "wide": {"$tensor": {"name": "x.wide", "dtype": "complex128", "shape": [1]}},
+               "array": {"$ndarray": {"name": "x.array", "stride": [1, 2]}},
+               "words": {"$ndarray": {"name": "x.words", "dtype": "<U1", "shape": [1]}},
+               "small": [{"$numpy": ["<f4", "0000803f"]}, {"$size": [2]}, {"$dtype": "int8"},
+                         {"$device": "cpu"}, {"$live": "math.sin"}]}}
+    """
+    assert json.dumps(encode_state(state).tree) == json.dumps(json.loads(expected))
 
 
 # --- time ---------------------------------------------------------------------------------------

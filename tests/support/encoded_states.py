@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from liontool.resume.encoding import decode_state, encode_state
@@ -28,4 +29,4 @@ def part_there_and_back(state: object, live: object = None) -> Any:
 
 def _row_by_row(tensor: Tensor) -> Tensor:
     """As it comes out of a file."""
-    return tensor.clone().contiguous()
+    return tensor.cpu().clone(memory_format=torch.contiguous_format)
