@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 _DEPTH = 5
 _ELEMENTS = 64
-_LOADER = ("generator", "sampler", "batch_sampler", "dataset", "collate_fn")
+_LOADER = ("generator", "dataset", "sampler", "batch_sampler", "collate_fn")
 _CUDA = "cuda"
 _CLOSED = (Tensor, np.ndarray, torch.nn.Module, type, ModuleType, FunctionType)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from liontool.checkpoint.run_folder.choosing import Choice, choose, nothing_good
+from liontool.checkpoint.run_folder.facts import read_facts
 from liontool.checkpoint.run_folder.layout import step_of, tree_name
 from liontool.errors import FormatError
+from liontool.resume.census import Census
+from liontool.resume.passes import Passes
 from liontool.resume.quarantine import quarantine
+from liontool.resume.reading import read_state
 
 _GENERATORS = {"python": tuple, "numpy": dict, "loader": dict}
 
@@ -27,13 +31,43 @@ def good_choice(folder: Path) -> Choice:
     return choice
 
 
+def resume(
+    checkpoint: Path,
+    census: Census,
+    passes: Passes,
+    allow: Collection[str],
+    overrides: Mapping[str, object],
+    say: Callable[[str], None],
+) -> tuple[int, list[str]]:
+    """Take a checkpoint in; it is looked at as a whole before anything is changed.
+
+    Returns:
+        Its step, and reasons why the run does not go on exactly as it would have.
+
+    Raises:
+        LiontoolError: It is no checkpoint of this run, or does not fit.
+    """
+    facts = read_facts(checkpoint)
+    census.check(facts, allow=allow, run=checkpoint.parent)
+    state, _ = read_state(checkpoint, {**census.live(), **passes.state()})
+    _check_position(state, checkpoint)
+    census.load(state, overrides=overrides)
+    is_same_data = facts.get("data") == census.facts()["data"]
+    unknown = passes.load(state, None if is_same_data else say)
+    say(f"resumed from step {state['run']['step']:,}: {checkpoint}")
+    reasons = [f"the generator {name} is not in both" for name in unknown]
+    if not is_same_data:
+        reasons.append("the data is not that of the checkpoint")
+    return state["run"]["step"], [*reasons, *census.reasons()]
+
+
 def put_aside(choice: Choice, say: Callable[[str], None]) -> None:
     """Move what was refused into quarantine, now that another one is known to be good."""
     for refused, moved in zip(choice.refused, quarantine(choice), strict=True):
         say(f"{refused.path.name} was refused and moved to {moved}: {refused.reason}")
 
 
-def check_position(state: Mapping[str, Any], checkpoint: Path) -> None:
+def _check_position(state: Mapping[str, Any], checkpoint: Path) -> None:
     """Look whether a state says where the run stands, before anything is changed.
 
     Raises:

@@ -53,6 +53,7 @@ class Passes:
         self._iterator: Any = None
         self._loaded: Mapping[str, Any] | None = None
         self._first_after_load: Mapping[str, Any] | None = None
+        self._say_no_place: Callable[[str], None] | None = None
 
     def begin(self) -> bool:
         """Begin a pass, or the rest of one after a restart, unless one is under way."""
@@ -100,8 +101,15 @@ class Passes:
         run = {"epoch": self.epoch, "drawn": self.drawn, "between": self.between}
         return {**position, "run": run}
 
-    def load(self, state: Mapping[str, Any]) -> list[str]:
+    def load(
+        self, state: Mapping[str, Any], say_no_place: Callable[[str], None] | None = None
+    ) -> list[str]:
         """Go on from a state; what it says is used when the next batch is asked for.
+
+        Args:
+            state: As `state` gave it.
+            say_no_place: Told that the loader, which is another one now, does not take its place,
+                so that the pass begins again; None where that is an error.
 
         Returns:
             Generators that only one of the two has.
@@ -111,6 +119,7 @@ class Passes:
         self._loaded = {
             name: state.get(name) for name in ("loader", "generators", "pass_generators")
         }
+        self._say_no_place = say_no_place
         return self._generators.unknown(state["generators"])
 
     def end(self) -> None:
@@ -151,28 +160,48 @@ class Passes:
         begin before the generators are restored; so it is told that the pass has not ended.
         """
         if state is not None and _outlives_pass(self._loader):
-            self._load_loader({**state, _FINISHED: False})
-            ended = self._made()
-            if not self._loader.persistent_workers:  # type: ignore[union-attr]
+            ended = self._made_at({**state, _FINISHED: False})
+            if ended is not None and not self._loader.persistent_workers:  # type: ignore[union-attr]
                 shut_down(ended)
 
     def _begin_again(self, loaded: Mapping[str, Any]) -> None:
         self._as_pass_began = dict(loaded["pass_generators"])
         self._generators.load(self._as_pass_began)
-        self._load_loader(loaded["loader"])
-        self._iterator = self._made()
-        _move_on(self._iterator)
-        self._generators.load(loaded["generators"])
+        self._iterator = self._made_at(loaded["loader"])
+        if self._iterator is None:
+            self._begin_new({**loaded, "loader": None})
+        else:
+            _move_on(self._iterator)
+            self._generators.load(loaded["generators"])
+
+    def _made_at(self, state: Mapping[str, Any] | None) -> Any:
+        """An iterator that goes on where a state was; None if another loader takes no such state.
+
+        Raises:
+            ResumeError: The same loader does not take it.
+        """
+        if self._loader is None:
+            return self._made()
+        try:
+            if state is None:
+                raise ValueError("there is none")
+            self._loader.load_state_dict(dict(state))  # type: ignore[attr-defined]
+            return self._made()
+        except Exception as error:
+            self._loader.load_state_dict({})  # type: ignore[attr-defined]
+            self._loader.next_iter_state = None
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            line = f"the loader does not take its place from the checkpoint ({said:.300})"
+            if self._say_no_place is None:
+                raise ResumeError(f"{line}; build it as it was when it was saved") from error
+            self._say_no_place(f"{line}; the pass begins again")
+            return None
 
     def _made(self) -> Iterator[Any]:
         if self._loader is None:
             return itertools.count(self.drawn)
         with self._starting_workers(), killed_on_error():
             return iter(self._loader)
-
-    def _load_loader(self, state: Mapping[str, Any] | None) -> None:
-        if self._loader is not None and state is not None:
-            self._loader.load_state_dict(dict(state))  # type: ignore[attr-defined]
 
     def _loader_state(self) -> Any:
         """Not asked of the loader, which would make an iterator where there is none."""
@@ -193,5 +222,5 @@ def _move_on(iterator: Any) -> None:
     if pending and not getattr(iterator, "_workers", None):
         indexes = iter(iterator._index_sampler)
         for _ in range(iterator._sampler_iter_yielded):
-            next(indexes)
+            next(indexes, None)
         iterator._sampler_iter = indexes

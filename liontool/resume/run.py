@@ -11,27 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from liontool.checkpoint.run_folder.checking import check
-from liontool.checkpoint.run_folder.facts import read_facts
-from liontool.checkpoint.run_folder.layout import step_name
-from liontool.errors import LiontoolError, ResumeError
+from liontool.errors import ResumeError
 from liontool.resume.census import Census
-from liontool.resume.encoding import encode_state
 from liontool.resume.exactness import check_loader, level_of, loader_reasons
 from liontool.resume.goal import Goal
-from liontool.resume.host_copy import HostCopy
 from liontool.resume.leftovers import delete_leftovers
 from liontool.resume.lock import RunLock
 from liontool.resume.metric import Metric
-from liontool.resume.opening import check_position, good_choice, put_aside
+from liontool.resume.opening import good_choice, put_aside, resume
 from liontool.resume.passes import Passes
-from liontool.resume.reading import read_state
 from liontool.resume.retention import Keep
 from liontool.resume.round_trip import encoded
-from liontool.resume.save_every import SaveEvery, Schedule
-from liontool.resume.saving import Saver
+from liontool.resume.save_every import SaveEvery
+from liontool.resume.saves import Moment, Saves
 from liontool.resume.signals import Signals
-from liontool.resume.snapshot import Snapshot
 from liontool.resume.workers import ignoring_signals
 
 
@@ -98,7 +91,7 @@ class Run:
         self._goal = Goal(steps, epochs)
         check_loader(loader, epochs)
         every = SaveEvery.of(save_every)
-        self._keep = Keep.of(keep)
+        kept = Keep.of(keep)
         self._folder = Path(os.path.abspath(folder))
         self._say = say or _print
         self._census = Census(
@@ -108,8 +101,7 @@ class Run:
         self._signals = Signals()
         self._passes = Passes(loader, self._signals.starting_workers)
         self._signals.before_death = self._passes.abandon
-        self._host = HostCopy()
-        self._metric = Metric(is_needed=self._keep.best is not None)
+        self._metric = Metric(is_needed=kept.best is not None)
         self._step = 0
         self._unstepped = 0  # batches since the last step
         self._is_closed = False
@@ -118,11 +110,13 @@ class Run:
         with ExitStack() as held:
             self._open(held, allow, dict(overrides or {}))
             held.enter_context(ignoring_signals(loader))
-            self._host.prepare(encoded(self._state()).tensors)
+            self._saves = Saves(
+                self._folder, kept, every,
+                saved_step=self.resumed_from, moment=self._moment, say=self._say,
+            )  # fmt: skip
             self._held = held.pop_all()
         for reason in self.reasons:
             self._say(f"not exact: {reason}")
-        self._schedule = Schedule(every, self._step)
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of the rest of the current pass."""
@@ -169,7 +163,7 @@ class Run:
                 f"{self._unstepped:,} batches were drawn since the last run.step(), "
                 "and a save in between would lose their gradients; call save() after step()"
             )
-        self._save_and_wait()
+        self._saves.save(self._step)
         return self._step
 
     def close(self) -> None:
@@ -184,13 +178,11 @@ class Run:
             return
         with self._ending():
             if sys.exc_info()[1] is not None:
-                self._settle()
+                self._saves.settle()
                 return
             if self._is_boundary():
-                self._save_and_wait()
-            self._saver.wait()
-            if self.saved_step is not None and self.saved_step != self.resumed_from:
-                check(self._folder / step_name(self.saved_step))
+                self._saves.save(self._step)
+            self._saves.verify()
         if self.stopping:
             self._exit()
 
@@ -207,7 +199,7 @@ class Run:
             self.close()
         elif not self._is_closed:
             with self._ending():
-                self._settle()
+                self._saves.settle()
 
     @property
     def level(self) -> str:
@@ -237,39 +229,29 @@ class Run:
     @property
     def saved_step(self) -> int | None:
         """The newest step that is durable on disk; None where none is."""
-        return self._saver.saved_step
+        return self._saves.saved_step
 
     def _open(
         self, held: ExitStack, allow: Collection[str], overrides: Mapping[str, object]
     ) -> None:
         """Take the folder, load the newest good checkpoint, and listen to signals."""
         lock = RunLock()
-        lock.acquire(self._folder)
         held.callback(self._release, lock)
+        lock.acquire(self._folder)
         delete_leftovers(self._folder)
         choice = good_choice(self._folder)
         if choice.chosen is None:
             self._census.begin(overrides)
         else:
-            self._load(choice.chosen, allow, overrides)
-        self._saver = Saver(self._folder, self._keep, saved_step=self.resumed_from, say=self._say)
+            self._step, reasons = resume(
+                choice.chosen, self._census, self._passes, allow, overrides, self._say
+            )
+            self.resumed_from = self._step
+            self.reasons += reasons
         put_aside(choice, self._say)
         held.callback(self._signals.restore)
         self._signals.install(self._say)
         held.callback(self._passes.end)
-
-    def _load(
-        self, checkpoint: Path, allow: Collection[str], overrides: Mapping[str, object]
-    ) -> None:
-        self._census.check(read_facts(checkpoint), allow=allow, run=self._folder)
-        state, _ = read_state(checkpoint, self._state())
-        check_position(state, checkpoint)
-        self._census.load(state, overrides=overrides)
-        unknown = self._passes.load(state)
-        self._step = self.resumed_from = state["run"]["step"]
-        self.reasons += [f"the generator {name} is not in both" for name in unknown]
-        self.reasons += self._census.reasons()
-        self._say(f"resumed from step {self._step:,}: {checkpoint}")
 
     def _state(self) -> dict[str, Any]:
         """All of it, sharing its tensors."""
@@ -278,21 +260,20 @@ class Run:
         parts = {**self._census.live(), **position}
         return {name: part for name, part in parts.items() if part is not None}
 
+    def _moment(self) -> Moment:
+        facts = {**self._census.facts(), "level": self.level, "reasons": list(self.reasons)}
+        return Moment(self._step, self.epoch, self._metric.value(), self._state(), facts)
+
     def _pass_boundary(self) -> None:
         """What may happen between two steps: a save, or the end."""
         if not self._is_boundary():
             return
-        if (failure := self._saver.failure()) is not None:
-            self._say(f"{failure}; training goes on")
         if self.stopping:
             with self._ending():
-                self._save_and_wait()
+                self._saves.save(self._step)
             self._exit()
-        if self.finished:
-            self._settle()  # what comes after the last step belongs to no step
-            self._start_save()
-        elif self._schedule.is_due(self._step) and not self._saver.busy:
-            self._start_save()
+        # What comes after the last step belongs to no step, so that one is saved here.
+        self._saves.at_boundary(self._step, is_last=self.finished)
 
     def _is_boundary(self) -> bool:
         """Whether no batch waits for its step, or none ever will have one."""
@@ -307,28 +288,6 @@ class Run:
         batch = self._passes.draw()
         self._unstepped += 1
         return batch
-
-    def _start_save(self) -> None:
-        if self.saved_step == self._step:
-            return
-        state = encode_state(self._state())
-        facts = {**self._census.facts(), "level": self.level, "reasons": list(self.reasons)}
-        body = self._host.take(state.tensors)
-        snapshot = Snapshot(self._step, self.epoch, self._metric.value(), body, state.tree, facts)
-        self._saver.start(snapshot)
-        self._schedule.saved(self._step)
-
-    def _save_and_wait(self) -> None:
-        self._settle()
-        self._start_save()
-        self._saver.wait()
-
-    def _settle(self) -> None:
-        """Wait for the save in flight; if it failed, the next one is what counts."""
-        try:
-            self._saver.wait()
-        except LiontoolError as error:
-            self._say(str(error))
 
     def _exit(self) -> NoReturn:
         code = self._signals.exit_code
@@ -345,7 +304,7 @@ class Run:
 
     def _release(self, lock: RunLock) -> None:
         """Not while a save is in flight: the folder is ours until that has ended."""
-        if not hasattr(self, "_saver") or not self._saver.busy:
+        if not hasattr(self, "_saves") or not self._saves.busy:
             lock.release()
 
     def _check_open(self) -> None:

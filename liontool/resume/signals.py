@@ -39,6 +39,7 @@ class Signals:
         self._earlier: dict[int, Any] = {}
         self._owner = os.getpid()
         self._starts_workers = False
+        self._is_listening = False
         self._first: tuple[int, float] | None = None
 
     @property
@@ -60,16 +61,26 @@ class Signals:
                 "poll for them there and call run.save()"
             )
             return
+        self._is_listening = True
         for number in SIGNALS:
             self._earlier[number] = signal.signal(number, self._handle)
 
     def restore(self) -> None:
         """Give the signals back; handlers that were installed after these stay."""
-        for number, earlier in self._earlier.items():
+        self._is_listening = False
+        for number in self._earlier:
             if signal.getsignal(number) == self._handle:
+                earlier = self._handler_before(number)
                 # None: it was not set from Python, which cannot set it again.
                 signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
-        self._earlier.clear()
+
+    def _handler_before(self, number: int) -> Any:
+        """The handler of before; not that of another run that has ended meanwhile."""
+        earlier = self._earlier.get(number)
+        owner = getattr(earlier, "__self__", None)
+        if isinstance(owner, Signals) and not owner._is_listening:
+            return owner._handler_before(number)
+        return earlier
 
     @contextmanager
     def starting_workers(self) -> Iterator[None]:
@@ -91,7 +102,7 @@ class Signals:
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         """What would have happened without the run."""
-        earlier = self._earlier.get(number)
+        earlier = self._handler_before(number)
         if callable(earlier):
             earlier(number, frame)
         elif number == signal.SIGINT:

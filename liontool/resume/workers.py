@@ -7,7 +7,7 @@ that multiprocessing waits without end when the interpreter exits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -81,7 +81,9 @@ def killed_on_error() -> Iterator[None]:
         yield
     except BaseException:
         for worker in set(active_children()) - earlier:
-            worker.kill()
+            with suppress(RuntimeError):  # torch raises for the first worker that is killed
+                worker.kill()
+                worker.join()
         raise
 
 

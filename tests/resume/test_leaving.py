@@ -6,9 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
 from support.leaving import Trainer, Trainers, trainers
 
 SOON = 6.0
