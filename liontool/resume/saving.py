@@ -15,8 +15,9 @@ from liontool.resume.retention import Keep, prune
 from liontool.resume.snapshot import Snapshot
 from liontool.resume.writing import write_checkpoint
 
-_NICE = 10
-"""Behind the training, which waits for each of its threads; a wait for the save costs no more."""
+_NICE = 5
+"""Behind the training, each step of which waits for all of its threads, but not far behind: on a
+machine that has too few cores for its loader workers a save must come to its end as well."""
 
 
 class Saver:
