@@ -1,4 +1,4 @@
-"""`liontool demo`: the main job on a small GPT, start to end, in about a minute."""
+"""`liontool demo`: the main job on a small GPT, start to end, in a good minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def demo(
         typer.Option(metavar="FOLDER", help="Where checkpoints and the picture go."),
     ] = "liontool-demo",
 ) -> None:
-    """Switch a small GPT from AdamW to Lion and compare the losses."""
+    """Switch a small GPT from AdamW to Lion, kill it in a save, and compare the losses."""
     from liontool import demo as library
     from liontool.cli import demo_view
 

@@ -1,4 +1,4 @@
-"""`liontool demo`: the main job on a run that takes a minute on two cores.
+"""`liontool demo`: the main job on runs that take a good minute on two cores.
 
 A small GPT is trained with AdamW on the sources of Python's standard library and saved. The saved
 file is converted by the real command, and three runs go on from it over the same batches: AdamW as
