@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy
@@ -15,6 +16,10 @@ from liontool.version import __version__
 
 Facts = Mapping[str, Any]
 
+_PRECISIONS = (
+    "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn",
+    "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn",
+)  # fmt: skip
 _DATA = ("batch_size", "num_workers", "drop_last")
 
 
@@ -60,13 +65,20 @@ def settings() -> dict[str, Any]:
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "num_threads": torch.get_num_threads(),
         "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+        **{f"float32 in {path}": kind for path, kind in _precisions().items()},
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
         "cudnn.deterministic": torch.backends.cudnn.deterministic,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def _precisions() -> dict[str, str]:
+    """How float32 is computed with. Torch has two ways to say it, and may not be asked in both."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        tf32 = str(torch.backends.cudnn.allow_tf32)
+        return {"matmul": torch.get_float32_matmul_precision(), "cudnn.tf32": tf32}
+    return {path: str(attrgetter(path)(torch.backends).fp32_precision) for path in _PRECISIONS}
 
 
 def data(loader: Any) -> dict[str, Any] | None:

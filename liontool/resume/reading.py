@@ -16,6 +16,7 @@ from liontool.checkpoint import values
 from liontool.checkpoint.document import TensorRef
 from liontool.checkpoint.formats.safetensors_file import SafetensorsDocument
 from liontool.checkpoint.reading import opened, read_into
+from liontool.checkpoint.run_folder import bounded_json
 from liontool.checkpoint.run_folder.facts import read_facts, read_object
 from liontool.checkpoint.run_folder.layout import STATE, tensors_name, tree_name
 from liontool.errors import FormatError
@@ -39,9 +40,11 @@ def read_state(folder: Path, live: Mapping[str, object]) -> tuple[dict[str, Any]
     body = read_object(file, STATE)
     if body.get("tensors") != tensors_name():
         raise FormatError(f"{file}: names other tensors than {tensors_name()}")
-    document = SafetensorsDocument(folder / tensors_name())
-    tensors = _Tensors(document)
-    return decode_state(body.get("tree"), tensors.read, live, str(file)), facts
+    if not isinstance(body.get("tree"), dict):
+        raise FormatError(f"{file}: its tree must be an object with the parts of the state")
+    bounded_json.check_header(folder / tensors_name())
+    tensors = _Tensors(SafetensorsDocument(folder / tensors_name()))
+    return decode_state(body["tree"], tensors.read, live, str(file)), facts
 
 
 class _Tensors:

@@ -349,3 +349,17 @@ def test_facts_of_another_making(name: str, value: Any) -> None:
         FormatError, match=f"^run.json: '{name}' is not what liontool writes there$"
     ):
         _check(facts, _parts())
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="this torch has one way")
+def test_both_ways_to_say_the_precision() -> None:
+    """Once the new way was used, torch raises where the old one is asked."""
+    facts = copy.deepcopy(_facts())
+    matmul: Any = torch.backends.cuda.matmul
+    was, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    try:
+        census = _parts().census()
+        census.check(facts, allow=())
+    finally:
+        matmul.fp32_precision = was
+    assert census.reasons() == ["float32 in cuda.matmul is tf32, and was none"]
