@@ -76,7 +76,7 @@ def convert_checkpoint(
         zero_stale=zero_stale,
         allow=frozenset(allow),
     )
-    source = open_source(path, deep=True)
+    source = open_source(path, deep=True, progress=progress)
     lens, before = frameworks.find(source, framework, tuple(optimizers))
     name = lens.output_name(Path(os.path.abspath(source.home)))  # "." has no name of its own
     place = outputs.destination(source, output, name)

@@ -73,7 +73,7 @@ def edit_checkpoint(
         headers.restore(Path(path))
     if in_place:
         _refuse_part(Path(path))
-    source = open_source(path, deep=True)
+    source = open_source(path, deep=True, progress=progress)
     before, lens = draft(source, framework, tuple(optimizers))
     result = edited(before, lens, parsed)
     record = provenance(source, words, result.edits)

@@ -56,7 +56,7 @@ def _cycled(optimizer: Optimizer) -> Iterator[str]:
 
 
 def _order(optimizer: Optimizer, framework: str) -> Iterator[str]:
-    if framework == "hf-trainer":
+    if framework in ("hf-trainer", "run"):  # Run itself compares the names
         return
     named = any(slot.name is not None for slot in optimizer.slots.values())
     if optimizer.slots and not (named and framework == "liontool-state"):

@@ -108,8 +108,8 @@ def _without(*keys):
 HOSTILE = {
     "no optimizer": (_without("tree", "optimizer"), None, ""),
     "no position": (_without("tree", "run"), FormatError, "state-0.json is that of step None"),
-    "no object": (("run.json", lambda facts: [1]), FormatError, "is not what liontool writes"),
-    "no version": (("run.json", lambda facts: {"a": 1}), FormatError, "not what liontool writes"),
+    "no object": (("run.json", lambda facts: [1]), FormatError, "object with 'liontool.run'"),
+    "no version": (("run.json", lambda facts: {"a": 1}), FormatError, "object with 'liontool.run'"),
     "newer": (_facts(**{"liontool.run": 2}), LayoutError, "newer than this liontool"),
     "several processes": (_facts(ranks=2), LayoutError, "2 processes saved it"),
     "no classes": (_facts(classes=None), FormatError, "'classes' must be an object of names"),

@@ -226,6 +226,7 @@ HOSTILE = {
     "no numpy scalar": (
         _set("tree", "extras", "n", {"$numpy": ["<f8", "zz"]}), FormatError, "NumPy scalar"
     ),
+    "not a number": (_set("tree", "x", float("nan")), FormatError, "NaN is no number"),
     "too deep": (
         _set("tree", "x", json.loads("[" * 200 + "]" * 200)), LimitError, "nested deeper"
     ),

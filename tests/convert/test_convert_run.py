@@ -202,6 +202,43 @@ def test_the_code_that_is_printed_runs(tmp_path, to, schedule):
     run.close()
 
 
+def critic_run(folder, make, steps=20):
+    """A run whose second model has an optimizer of its own."""
+    torch.manual_seed(0)
+    model, critic = Net(), torch.nn.Linear(2, 1)
+    optimizer, critic_optimizer = make(groups_of(model)), make([*critic.parameters()])
+    run = Run(
+        folder, model=model, optimizer=optimizer, steps=steps, save_every="1h",
+        say=lambda line: None, critic=critic, critic_optimizer=critic_optimizer,
+    )  # fmt: skip
+    for _ in run:
+        critic(model(torch.randn(4, 4))).square().mean().backward()
+        for one in (optimizer, critic_optimizer):
+            one.step()
+            one.zero_grad()
+        run.step()
+        if run.step_count % 7 == 0:
+            break
+    run.close()
+    return critic_optimizer
+
+
+def test_an_optimizer_among_the_extras_goes_on_under_lion(tmp_path):
+    """With its momentum, and a third of its rate."""
+    old = critic_run(tmp_path / "exp", adamw).state_dict()
+    new = critic_run(converted(tmp_path / "exp"), lion, steps=7).state_dict()
+    assert new["param_groups"][0]["lr"] == pytest.approx(0.01 / RATIO)
+    for key, state in old["state"].items():
+        assert torch.equal(new["state"][key]["exp_avg"], state["exp_avg"])
+
+
+def test_auto_finds_a_ratio(tmp_path):
+    """From moments and weights, wherever they lie."""
+    folder = saved_run(tmp_path / "exp", steps=(120,))
+    report = convert_checkpoint(folder, lr_ratio="auto", dry_run=True)
+    assert report.optimizers[0].estimate is not None
+
+
 # --- what is written ----------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from liontool.checkpoint.collector import paused_collector
 from liontool.checkpoint.copying import Piece
 from liontool.checkpoint.document import Document, Edit, TensorRef, Value
+from liontool.checkpoint.run_folder import bounded_json
 from liontool.checkpoint.run_folder import layout as run_folder
 from liontool.errors import FormatError, LayoutError, ReadError
 
@@ -128,7 +129,7 @@ def _opened(path: Path, name: str, head: bytes, size: int) -> Document:
         return _opened_pickle(path, name, head)
     start = head.lstrip()
     if start[:1] in (b"{", b"["):
-        return _opened_json(path, name)
+        return _opened_json(path, name, head)
     raise FormatError(f"{path}: {_complaint(start, head)}")
 
 
@@ -147,30 +148,31 @@ def _opened_safetensors(path: Path, name: str) -> Document:
     return SafetensorsDocument(path, name)
 
 
-def _opened_json(path: Path, name: str) -> Document:
-    """A JSON file, or the shards of safetensors that it is the index of."""
+def _opened_json(path: Path, name: str, head: bytes) -> Document:
+    """A JSON file, the state of a run, or the shards of safetensors that it is the index of."""
+    if f'"{run_folder.STATE}"'.encode() in head:
+        return _opened_run_state(path, name)
     from liontool.checkpoint.formats.json_file import JsonDocument
 
+    bounded_json.check_file(path)
     document = JsonDocument(path, name)
     tree = document.tree
-    if isinstance(tree, dict) and run_folder.STATE in tree:
-        return _opened_run_state(document)
     shards = tree.get("weight_map") if isinstance(tree, dict) else None
     if isinstance(shards, dict) and str(next(iter(shards.values()), "")).endswith(".safetensors"):
         return _opened_safetensors(path, name)
     return document
 
 
-def _opened_run_state(document: Document) -> Document:
+def _opened_run_state(path: Path, name: str) -> Document:
     """The tree of a run's state, with its tensors from the file beside."""
     from liontool.checkpoint.formats.run_state import RunStateDocument
 
-    if not document.name:
+    if not name:
         raise LayoutError(
-            f"{document.path}: is a part of a checkpoint of a run; give the whole: "
-            f"{shlex.quote(str(document.path.parent))}"
+            f"{path}: is a part of a checkpoint of a run; give the whole: "
+            f"{shlex.quote(str(path.parent))}"
         )
-    return RunStateDocument(document.path, document.name, document.tree)
+    return RunStateDocument(path, name)
 
 
 def _complaint(start: bytes, head: bytes) -> str:

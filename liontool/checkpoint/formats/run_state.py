@@ -7,7 +7,6 @@ The two files are one document: a value is where the tree has it, also where it 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,9 +17,12 @@ from liontool.checkpoint.document import Edit, Span, TensorRef, Value
 from liontool.checkpoint.formats import safetensors_file
 from liontool.checkpoint.formats.run_state_leaves import Changes, Leaves, Names
 from liontool.checkpoint.formats.safetensors_file import SafetensorsDocument
-from liontool.checkpoint.run_folder.layout import SCHEMA, STATE, tree_of
+from liontool.checkpoint.run_folder import bounded_json
+from liontool.checkpoint.run_folder.bounded_json import encoded
+from liontool.checkpoint.run_folder.facts import read_object
+from liontool.checkpoint.run_folder.layout import STATE, tree_of
 from liontool.checkpoint.tagged_edit import edited
-from liontool.errors import FormatError, LayoutError, UnsafePathError
+from liontool.errors import FormatError, UnsafePathError
 
 _KEYS = {STATE, "tensors", "tree"}
 
@@ -31,7 +33,6 @@ class RunStateDocument:
     Args:
         path: The JSON.
         name: Its path below the source.
-        state: What it holds.
 
     Attributes:
         tree: "model", "optimizer" and whatever else the run had; see `docs/resume.md`.
@@ -41,14 +42,15 @@ class RunStateDocument:
 
     container = "run state"
 
-    def __init__(self, path: Path, name: str, state: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
-        self._state = state
-        beside = _tensors_name(path, state)
+        self._state = read_object(path, STATE)
+        beside = _tensors_name(path, self._state)
+        bounded_json.check_file(path.with_name(beside))
         self._body = SafetensorsDocument(path.with_name(beside), _beside(name, beside))
         self._leaves = Leaves(self._body.tree, beside)
-        self.tree: Value = tagged_tree.decode(state["tree"], self._leaves, str(path))
+        self.tree: Value = tagged_tree.decode(self._state["tree"], self._leaves, str(path))
         if not isinstance(self.tree, dict):
             raise FormatError(f"{path}: the tree must be an object with the parts of the state")
         self.facts = self._body.facts
@@ -67,10 +69,10 @@ class RunStateDocument:
         tree = edited(self._state["tree"], edits, changes)
         kept = Names()
         tagged_tree.decode(tree, kept)
-        text = json.dumps({**self._state, "tree": tree}, allow_nan=False, separators=(",", ":"))
+        text = encoded({**self._state, "tree": tree}, self.name)
         tensors = {name: changes.tensors[name] for name in kept.names}
         return {
-            self.name: [Literal(text.encode())],
+            self.name: [Literal(text)],
             self._body.name: self._tensor_pieces(tensors, scan),
         }
 
@@ -87,12 +89,6 @@ class RunStateDocument:
 
 def _tensors_name(path: Path, state: Mapping[str, Any]) -> str:
     """The name of the file of tensors, which is no choice of the JSON's."""
-    version = state[STATE]
-    if version != SCHEMA:
-        raise LayoutError(
-            f"{path}: state layout {version!r:.40} is newer than this liontool; update it: "
-            "pip install -U liontool"
-        )
     if state.keys() != _KEYS:
         raise FormatError(f"{path}: must have {', '.join(sorted(_KEYS))} and nothing else")
     name = state["tensors"]

@@ -17,7 +17,8 @@ from liontool.checkpoint.frameworks import resume_text, torch_layout
 from liontool.checkpoint.frameworks.framework import Framework, Target
 from liontool.checkpoint.frameworks.pairing import pair
 from liontool.checkpoint.model import Checkpoint, Optimizer, ParamGroup, Scheduler
-from liontool.checkpoint.run_folder.layout import COMMIT, FACTS, SCHEMA, tree_name
+from liontool.checkpoint.run_folder.facts import read_facts
+from liontool.checkpoint.run_folder.layout import COMMIT, FACTS, tree_name
 from liontool.checkpoint.source import Source
 from liontool.errors import FormatError, LayoutError, MissingOptimizerError
 
@@ -38,9 +39,9 @@ def find(source: Source) -> Checkpoint | None:
     commit = source.commit if source.is_folder else None
     if commit is None:
         return None
-    facts = _facts(source.document(FACTS))
+    facts = _facts(source.path)
     document = source.document(tree_name())
-    if document.name != tree_name() or not isinstance(document.tree, Mapping):
+    if document.container != "run state":
         raise FormatError(f"{document.path}: is no state of a run")
     found = torch_layout.search(document, [(part,) for part in _PARTS])
     schedulers = [_called(scheduler) for scheduler in found.schedulers]
@@ -71,22 +72,15 @@ def _called(found: _Labelled) -> _Labelled:
     return replace(found, label=found.label.removeprefix(f"{tree_name()}."))
 
 
-def _facts(document: Document) -> Mapping[str, Any]:
+def _facts(checkpoint: Path) -> Mapping[str, Any]:
     """What run.json says, as far as it is needed here."""
-    facts = document.tree
-    if not isinstance(facts, dict) or "liontool.run" not in facts:
-        raise FormatError(f"{document.path}: is not what liontool writes about a run")
-    if facts["liontool.run"] != SCHEMA:
-        raise LayoutError(
-            f"{document.path}: layout {facts['liontool.run']!r:.40} is newer than this liontool; "
-            "update it: pip install -U liontool"
-        )
+    path, facts = checkpoint / FACTS, read_facts(checkpoint)
     classes = facts.get(_CLASSES)
     if not isinstance(classes, dict) or not all(isinstance(one, str) for one in classes.values()):
-        raise FormatError(f"{document.path}: '{_CLASSES}' must be an object of names")
+        raise FormatError(f"{path}: '{_CLASSES}' must be an object of names")
     if facts.get("ranks") != 1:
         raise LayoutError(
-            f"{document.path}: {facts.get('ranks')!r:.40} processes saved it, and this version "
+            f"{path}: {facts.get('ranks')!r:.40} processes saved it, and this version "
             "reads what one process saved"
         )
     return facts
