@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import current_process
+from multiprocessing.context import ForkServerProcess
 from types import FrameType
 from typing import Any
 
@@ -121,14 +123,20 @@ def _nothing() -> None:
 class IgnoreSignals:
     """What a loader worker does first, so that a signal to the whole group reaches only the run.
 
+    A worker whose run is dead by then ends: torch watches only for what happens later.
+
     Args:
         then: The loader's own `worker_init_fn`.
     """
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
         self.then = then
+        self._run = os.getpid()
 
     def __call__(self, worker_id: int) -> None:
+        # The parent of those that a fork server makes is the server.
+        if os.getppid() != self._run and not isinstance(current_process(), ForkServerProcess):
+            os._exit(1)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if self.then is not None:

@@ -64,6 +64,16 @@ def training(
     return train
 
 
+def saved(step: int) -> Callable[[str], bool]:
+    """Whether a line says that a step, or a later one, is durable."""
+
+    def is_it(line: str) -> bool:
+        word, _, number = line.partition(" ")
+        return word == "saved" and number != "None" and int(number) >= step
+
+    return is_it
+
+
 def uninterrupted(plan: Plan, errors: Path) -> dict[str, str]:
     """What each step of a run leaves that nobody kills."""
     child = server.Child(training(plan), errors)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -248,7 +249,7 @@ def _run(name: str, seed: int, scale: Scale) -> Part:
                 PARTS[name](part, folder, scale)
             except AssertionError as error:
                 if not part.problems:
-                    part.problems.append(f"broke off: {error}")
+                    part.problems.append(f"broke off: {error}: {traceback.format_exc()}")
         return part
     finally:
         shutil.rmtree(folder)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crash.kills import left_by, training, uninterrupted
+from crash.kills import left_by, saved, training, uninterrupted
 from liontool.checkpoint.run_folder.choosing import checkpoints, choose
 from liontool.checkpoint.run_folder.layout import tensors_name
 from liontool.resume.leftovers import delete_leftovers
@@ -223,8 +223,8 @@ def every_call_of_a_run(part: Part, folder: Path, stride: int = 1) -> None:
 
 def _stopped_and_damaged(plan: Plan, template: Path, errors: Path) -> None:
     """A run that was killed after its third step, with a bit of its newest checkpoint flipped."""
-    child = server.Child(training(replace(plan, save_every=1)), errors)
-    assert child.listen(lambda line: line == "saved 2"), child.complaints()
+    child = server.Child(training(replace(plan, save_every=1, pause=0.01)), errors)
+    assert child.listen(saved(2)), child.complaints()
     child.kill()
     child.close()
     newest = checkpoints(plan.folder)[0]

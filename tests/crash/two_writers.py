@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from crash.kills import left_by, training, uninterrupted
+from crash.kills import left_by, saved, training, uninterrupted
 from liontool.errors import LockedError
 from liontool.resume import lock
 from support import crash_server as server
@@ -75,7 +75,7 @@ def after_a_kill(part: Part, folder: Path, times: int, workers: int) -> None:
     groups = []
     for _ in range(times):
         child = server.Child(training(plan), folder / "errors")
-        assert child.listen(lambda line: line == "saved 4"), child.complaints()
+        assert child.listen(saved(4)), child.complaints()
         child.kill(group=False)
         groups.append(child.pid)
         child.close()

@@ -160,9 +160,10 @@ def test_children(signals: Signals) -> None:
 def test_workers_ignore_signals() -> None:
     """A loader worker ignores them, and then does what the loader was told."""
     called: list[int] = []
+    ignore = IgnoreSignals(called.append)
     pid = os.fork()
     if not pid:
-        IgnoreSignals(called.append)(3)
+        ignore(3)
         for number in SIGNALS:
             signal.raise_signal(number)
         os._exit(0 if called == [3] else 1)
