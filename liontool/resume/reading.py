@@ -42,7 +42,7 @@ def read_state(folder: Path, live: Mapping[str, object]) -> tuple[dict[str, Any]
         raise FormatError(f"{file}: names other tensors than {tensors_name()}")
     if not isinstance(body.get("tree"), dict):
         raise FormatError(f"{file}: its tree must be an object with the parts of the state")
-    bounded_json.check_header(folder / tensors_name())
+    bounded_json.check_file(folder / tensors_name())
     tensors = _Tensors(SafetensorsDocument(folder / tensors_name()))
     return decode_state(body["tree"], tensors.read, live, str(file)), facts
 

@@ -225,6 +225,18 @@ def test_wrappers_are_overlooked(first: str, later: str, tmp_path: Path) -> None
     assert not [line for line in resumed.lines if "was a" in line]
 
 
+@pytest.mark.parametrize("how", ["DataParallel", "compiled"])
+def test_wrapped_models_go_on(how: str, tmp_path: Path) -> None:
+    """They train through the wrapper."""
+
+    def build() -> Parts:
+        parts = _built(torch.optim.AdamW)
+        parts.model = WRAPPERS[how](parts.model)
+        return parts
+
+    check_goes_on(build, tmp_path)
+
+
 def test_a_compiled_part_of_a_model(tmp_path: Path) -> None:
     """The prefix may stand in the middle of a name."""
     first = _built(torch.optim.AdamW).train(0, 3)
@@ -505,6 +517,68 @@ def test_an_extra_that_refuses(tmp_path: Path) -> None:
     _refused(_with(odd=Stubborn()), saved, "^odd: .*Stubborn does not take its state .*: 'b'; buil")
 
 
+def test_a_generator_of_another_kind(tmp_path: Path) -> None:
+    """Its state is not that of this one."""
+    old = np.random.Generator(np.random.MT19937(1))
+    saved = _with(odd=old).save(tmp_path / "run")
+    match = "^odd: numpy.random._generator.Generator does not take its state from the checkpoint: "
+    _refused(_with(odd=np.random.default_rng(1)), saved, match)
+
+
+class Failing(torch.optim.SGD):
+    """Fails when half of its state is loaded."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        raise ValueError("no\nmore")
+
+
+def test_an_optimizer_that_refuses(tmp_path: Path) -> None:
+    """What it and others loaded before is taken back."""
+
+    def build() -> Parts:
+        parts = _built(torch.optim.SGD, momentum=0.9)
+        parts.extras = {"odd": Failing(parts.model[0].parameters(), lr=0.1, momentum=0.9)}
+        return parts
+
+    saved = build().train(0, 3).save(tmp_path / "run")
+    match = "^odd: Failing does not take its state from the checkpoint: no more$"
+    _refused(build(), saved, match)
+
+
+class Choosy(torch.nn.Linear):
+    """Fails when it is loaded."""
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        raise RuntimeError("never")
+
+
+def test_a_module_that_refuses(tmp_path: Path) -> None:
+    """The optimizer is as it was."""
+    saved = _other(Choosy(4, 2)).train(0, 3).save(tmp_path / "run")
+    _refused(_other(Choosy(4, 2)), saved, "^model: cannot be loaded: never$")
+
+
+class Versioned(torch.nn.Linear):
+    """Says which version of its state it is given."""
+
+    _version = 3
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        self.found = metadata["version"]
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_the_versions_of_modules_go_along(tmp_path: Path) -> None:
+    """A module may read what an older one of its kind wrote."""
+    old = _other(Versioned(4, 2))
+    old.model[0]._version = 2
+    old.model = torch.nn.DataParallel(old.model)
+    parts = _other(Versioned(4, 2))
+    parts.resume(old.save(tmp_path / "run"))
+    assert parts.model[0].found == 2
+
+
 class Forgetful(Stubborn):
     """Takes nothing, and says nothing."""
 
@@ -560,6 +634,10 @@ def test_shapes_of_moments_are_compared(checkpoint: Path) -> None:
         (lambda state: state.pop("optimizer"), "^the checkpoint has no optimizer, and this run"),
         (lambda state: state.update(scheduler={}), "^the checkpoint has a scheduler, and this run"),
         (
+            lambda state: state.update(extras={"odd": 3}),
+            "^odd: the checkpoint has a int, which is no state of a .*Stubborn; go on from another",
+        ),
+        (
             lambda state: state.update(model=3),
             "^model: the checkpoint has a int, which is no state of a module",
         ),
@@ -575,8 +653,9 @@ def test_shapes_of_moments_are_compared(checkpoint: Path) -> None:
 )
 def test_states_of_another_making(change: Any, match: str, checkpoint: Path) -> None:
     """What lies in a checkpoint is not trusted to be what its facts say."""
-    census = _built(torch.optim.AdamW).census()
+    census = _with(odd=Stubborn()).census()
     state, _ = read_state(checkpoint, census.live())
+    state["extras"] = {"odd": {"a": 1}}
     change(state)
     with pytest.raises(ResumeError, match=match):
         census.load(state, overrides={})

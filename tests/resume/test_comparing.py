@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, SequentialLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
 from torch.utils.data import DataLoader
 
 from liontool.errors import FormatError, ResumeError
@@ -140,6 +146,16 @@ def test_another_scheduler_that_is_meant(tmp_path: Path) -> None:
     assert parts.scheduler.last_epoch == 0
     assert parts.optimizer.param_groups[0]["lr"] == 0.01
     assert len(parts.optimizer.state) == 4
+
+
+def test_a_cycle_that_is_replaced(tmp_path: Path) -> None:
+    """What it drove in the groups, momenta too, goes with it."""
+    saved = _parts(scheduler=lambda one: OneCycleLR(one, 0.1, total_steps=9)).train(0, 3)
+    assert saved.optimizer.param_groups[0]["betas"][0] != 0.9
+    parts = _parts(scheduler=_exponential)
+    before = {**parts.optimizer.param_groups[0]}
+    parts.resume(saved.save(tmp_path / "run"), allow="scheduler")
+    assert {**parts.optimizer.param_groups[0]} == before
 
 
 def test_a_scheduler_that_is_new(tmp_path: Path) -> None:

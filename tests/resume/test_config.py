@@ -32,6 +32,7 @@ def _changes(old: Any, new: Any) -> list[tuple[str, str]]:
         ({"data": {"batch_size": 8, "root": "/data"}}, {"data": Data()}),
         ({"a": float("nan"), "b": 10**400}, {"a": float("nan"), "b": 10**400}),
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        (Data(), {"batch_size": 8, "root": "/data"}),
         ({}, {}),
     ],
 )

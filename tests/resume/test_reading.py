@@ -87,7 +87,7 @@ def _set(key: str, value: Any) -> Any:
         (tree_name(), _set("liontool.state", 2), LayoutError, "layout 2 is newer than this liont"),
         (tree_name(), lambda body: body.pop("liontool.state"), FormatError, "must be an object"),
         (tree_name(), lambda body: [body], FormatError, "must be an object with 'liontool.state'"),
-        (tree_name(), lambda body: body.pop("tree"), FormatError, "holds no state of a run"),
+        (tree_name(), lambda body: body.pop("tree"), FormatError, "tree must be an object"),
         (
             tree_name(),
             _set("tree", {"model": {"w": {"$tensor": {"name": "other"}}}}),
@@ -123,7 +123,7 @@ def test_a_file_that_is_cut_off(checkpoint: Path) -> None:
 def test_a_file_that_is_missing(checkpoint: Path) -> None:
     """That is no state without tensors."""
     (checkpoint / tensors_name()).unlink()
-    with pytest.raises(ReadError, match=r"state-0.safetensors: cannot be opened: No such file"):
+    with pytest.raises(ReadError, match=r"state-0.safetensors: cannot be .*: No such file"):
         read_state(checkpoint, {})
 
 
