@@ -34,19 +34,19 @@ class Copier:
 
         Copies from a GPU have begun when this returns, and are done after a synchronization.
         """
-        pairs = list(zip(targets, sources, strict=True))
-        large = [pair for pair in pairs if _is_large(pair[1])]
-        others = [pair for pair in pairs if not _is_large(pair[1])]
-        if others:
+        # Lists of tensors, no pairs of them: the garbage collector looks at each container.
+        small: tuple[list[Tensor], list[Tensor]] = [], []
+        large: tuple[list[Tensor], list[Tensor]] = [], []
+        for target, source in zip(targets, sources, strict=True):
+            of_its_kind = large if _is_large(source) else small
+            of_its_kind[0].append(target)
+            of_its_kind[1].append(source)
+        if small[0]:
             with torch.no_grad():
-                torch._foreach_copy_(
-                    [target for target, _ in others],
-                    [source for _, source in others],
-                    non_blocking=True,
-                )
+                torch._foreach_copy_(*small, non_blocking=True)
         threads = min(torch.get_num_threads(), _MOST_THREADS)
-        total = sum(source.nbytes for _, source in large)
-        self._share(list(_pieces(large, max(total // (2 * threads), _LEAST))), threads)
+        total = sum(source.nbytes for source in large[1])
+        self._share(list(_pieces(*large, max(total // (2 * threads), _LEAST))), threads)
 
     def _share(self, pieces: list[_Piece], threads: int) -> None:
         """Copy pieces, the largest first, here and in the helpers."""
@@ -78,9 +78,9 @@ def _is_large(tensor: Tensor) -> bool:
     )
 
 
-def _pieces(pairs: Sequence[tuple[Tensor, Tensor]], most: int) -> Iterator[_Piece]:
+def _pieces(targets: Sequence[Tensor], sources: Sequence[Tensor], most: int) -> Iterator[_Piece]:
     """Addresses to copy to and from, and how many bytes."""
-    for target, source in pairs:
+    for target, source in zip(targets, sources, strict=True):
         to, origin, nbytes = target.data_ptr(), source.data_ptr(), source.nbytes
         for start in range(0, nbytes, most):
             yield to + start, origin + start, min(most, nbytes - start)

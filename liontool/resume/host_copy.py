@@ -57,9 +57,8 @@ class HostCopy:
 
     def _room(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Memory with a view for each tensor."""
-        kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
         pinned = self._is_pinned or any(tensor.is_cuda for tensor in tensors.values())
-        if self._memory is not None and kinds == self._kinds and pinned == self._is_pinned:
+        if self._memory is not None and pinned == self._is_pinned and self._fits(tensors):
             return self._memory
         layout = layout_of(tensors)
         self._targets = {}
@@ -68,8 +67,20 @@ class HostCopy:
             self._memory = host_memory(layout.nbytes, pinned=pinned)
             self._is_pinned = pinned
         self._targets = _views(self._memory, layout)
-        self._kinds, self._layout = kinds, layout
+        self._kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        self._layout = layout
         return self._memory
+
+    def _fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the room is one for tensors of these names, dtypes and shapes."""
+        kinds, other = self._kinds, (None, None)
+        if len(tensors) != len(kinds):
+            return False
+        for name, tensor in tensors.items():
+            dtype, shape = kinds.get(name, other)
+            if tensor.dtype != dtype or tensor.shape != shape:
+                return False
+        return True
 
 
 def _views(memory: Tensor, layout: Layout) -> dict[Place, Tensor]:
