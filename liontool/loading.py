@@ -56,7 +56,7 @@ def load_optimizer(
         ReadError: The files are damaged, unfinished or unsafe.
         LayoutError: No optimizer was found.
     """
-    source = open_source(path)
+    source = open_source(path, deep=True)
     paths = () if optimizer_path is None else (optimizer_path,)
     _, checkpoint = frameworks.find(source, framework, paths)
     state_dict = state_dict_for(optimizer, _only(checkpoint.optimizers, path), model, str(path))

@@ -16,6 +16,7 @@ from liontool.checkpoint.document import Edit, TensorRef
 from liontool.checkpoint.formats import safetensors_file
 from liontool.checkpoint.model import Checkpoint
 from liontool.checkpoint.run_folder.choosing import checkpoints
+from liontool.checkpoint.run_folder.lock import holder
 from liontool.checkpoint.source import Source
 from liontool.checkpoint.writing import PROVENANCE_FILE, Output, as_run, rewritten
 from liontool.errors import AmbiguousError, OutputExistsError, PublishError
@@ -111,8 +112,10 @@ def check_own_folder(path: Path, *, is_run: bool = False) -> None:
     """
     if not path.is_dir():
         return
-    made = [path] if not is_run else (checkpoints(path) or [path])
-    for one in made:
+    who = holder(path) if is_run else None
+    if who is not None:
+        raise OutputExistsError(f"{path}: {who} trains in it; choose another -o")
+    for one in (checkpoints(path) if is_run else ()) or [path]:
         if not (one / PROVENANCE_FILE).is_file():
             what = "a folder" if one == path else "the folder of a run, and holds a checkpoint"
             raise OutputExistsError(

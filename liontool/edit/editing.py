@@ -18,6 +18,7 @@ from liontool.checkpoint.formats.safetensors_edit import header_in_place, keeps_
 from liontool.checkpoint.formats.safetensors_file import SafetensorsDocument
 from liontool.checkpoint.publish import InPlace
 from liontool.checkpoint.reading import opened
+from liontool.checkpoint.run_folder.layout import COMMIT, tree_name
 from liontool.checkpoint.run_folder.lock import locked
 from liontool.checkpoint.source import Source, open_source
 from liontool.checkpoint.writing import Output, Progress
@@ -87,7 +88,7 @@ def edit_checkpoint(
 def _refuse_part(path: Path) -> None:
     """A file whose bytes a COMMIT lists is not changed alone: the checkpoint would be damaged."""
     folder = Path(os.path.realpath(path)).parent
-    if path.is_file() and Source(folder).is_of_run:
+    if path.is_file() and all((folder / name).is_file() for name in (COMMIT, tree_name())):
         raise EditError(
             f"{path}: is a part of a checkpoint of a run, of which every byte is committed; "
             f"edit the whole: liontool edit {shlex.quote(str(folder))} ..."

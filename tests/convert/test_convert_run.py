@@ -11,11 +11,13 @@ import pytest
 import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from liontool import convert_checkpoint
+from liontool import convert_checkpoint, load_optimizer
 from liontool.checkpoint.run_folder.checking import check
 from liontool.checkpoint.run_folder.choosing import checkpoints
+from liontool.checkpoint.run_folder.lock import RunLock
 from liontool.errors import (
     DamagedError,
+    LoadError,
     OutputExistsError,
     PublishError,
     ResumeError,
@@ -332,6 +334,20 @@ def test_no_output_in_the_run_itself(tmp_path, where):
         convert_checkpoint(folder / "step-0000000020", lr_ratio=RATIO, output=tmp_path / where)
 
 
+def test_state_alone_is_loaded_by_name(tmp_path):
+    """`load_optimizer` takes the folder of a run, and gives each state to the right parameter."""
+    old = trained(tmp_path / "exp")
+    folder = converted(tmp_path / "exp")
+    model = Net()
+    optimizer = lion(reversed(list(model.parameters())))
+    with pytest.raises(LoadError, match="group"):
+        load_optimizer(folder, optimizer, model)
+    optimizer = lion(groups_of(model))
+    load_optimizer(folder, optimizer, model)
+    for mine, theirs in zip(model.parameters(), old.model.parameters(), strict=True):
+        assert torch.equal(optimizer.state[mine]["exp_avg"], old.optimizer.state[theirs]["exp_avg"])
+
+
 # --- which checkpoint ---------------------------------------------------------------------------
 
 
@@ -381,6 +397,20 @@ def test_force_replaces_what_a_conversion_wrote(tmp_path):
     with pytest.raises(OutputExistsError, match="step-0000000030: is the folder of a run"):
         converted(folder, force=True)
     assert len(checkpoints(trainer)) == 2
+
+
+def test_force_takes_no_folder_away_from_a_run(tmp_path):
+    """One that goes on from the conversion has not saved yet."""
+    folder = saved_run(tmp_path / "exp")
+    converted(folder)
+    lock = RunLock()
+    lock.acquire(tmp_path / "exp.lion")
+    try:
+        with pytest.raises(OutputExistsError, match=r"process \d+ .* trains in it"):
+            converted(folder, force=True)
+    finally:
+        lock.release()
+    converted(folder, force=True)
 
 
 def test_dry_run_writes_nothing(tmp_path):
