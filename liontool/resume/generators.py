@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from liontool.errors import ResumeError
+
 _DEPTH = 5
 _ELEMENTS = 64
 _LOADER = ("generator", "dataset", "sampler", "batch_sampler", "collate_fn")
@@ -43,7 +45,20 @@ class Generators:
         return state
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Set them all, but for `unknown` ones."""
+        """Set them all, but for `unknown` ones.
+
+        Raises:
+            ResumeError: One does not take what the state says.
+        """
+        try:
+            self._load(state)
+        except Exception as error:
+            raise ResumeError(
+                f"generators cannot be set as the checkpoint says: {type(error).__name__}: "
+                f"{error!s:.200}; resume with the versions that it was made with"
+            ) from error
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         torch.set_rng_state(state["torch"])

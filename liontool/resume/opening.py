@@ -90,6 +90,8 @@ def _check_position(state: Mapping[str, Any], checkpoint: Path) -> None:
 
 
 def _are_generators(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(value.get(name), kind) for name, kind in _GENERATORS.items()
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), kind) for name, kind in _GENERATORS.items())
+        and isinstance(value.get("cuda", []), list)
     )

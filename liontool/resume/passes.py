@@ -11,6 +11,7 @@ iterator draws a seed.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -46,6 +47,7 @@ class Passes:
         self.epoch = 0
         self.drawn = 0
         self.between = True
+        self._owner = os.getpid()
         self._loader = loader
         self._starting_workers = starting_workers
         self._generators = Generators(loader)
@@ -124,6 +126,8 @@ class Passes:
 
     def end(self) -> None:
         """Let the loader's workers go; nothing can be drawn any more."""
+        if os.getpid() != self._owner:
+            return  # a fork of the script ends: they are not its own
         shut_down(self._iterator)
         if getattr(self._iterator, "_workers", None):
             self._loader._iterator = None  # type: ignore[union-attr]  # its workers are gone
@@ -159,9 +163,9 @@ class Passes:
         A loader that is given a finished state makes two iterators at once, and the second would
         begin before the generators are restored; so it is told that the pass has not ended.
         """
-        if state is not None and _outlives_pass(self._loader):
+        if state is not None and self._loader is not None and _outlives_pass(self._loader):
             ended = self._made_at({**state, _FINISHED: False})
-            if ended is not None and not self._loader.persistent_workers:  # type: ignore[union-attr]
+            if ended is not None and not self._loader.persistent_workers:
                 shut_down(ended)
 
     def _begin_again(self, loaded: Mapping[str, Any]) -> None:
@@ -221,6 +225,6 @@ def _move_on(iterator: Any) -> None:
     pending = isinstance(getattr(iterator, "_sampler_iter", None), itertools.islice)
     if pending and not getattr(iterator, "_workers", None):
         indexes = iter(iterator._index_sampler)
-        for _ in range(iterator._sampler_iter_yielded):
-            next(indexes, None)
+        for _ in zip(range(iterator._sampler_iter_yielded), indexes, strict=False):
+            pass
         iterator._sampler_iter = indexes

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
+from liontool.errors import ResumeError
 from liontool.resume.difference import difference
 from liontool.resume.encoding import decode_state, encode_state
 from liontool.resume.generators import Generators
@@ -99,3 +100,10 @@ def test_gpus_that_are_gone() -> None:
 def test_the_system_has_no_state() -> None:
     """A generator that asks the system has nothing to save."""
     assert names(sampler=Shuffling(random.SystemRandom())) == set()
+
+
+def test_not_a_state() -> None:
+    """A generator that does not take its state is named."""
+    state = Generators(None).state()
+    with pytest.raises(ResumeError, match="generators cannot be set as the checkpoint says"):
+        Generators(None).load({**state, "python": (3, (1, 2), None)})

@@ -35,7 +35,7 @@ def where(of: Passes) -> tuple[int, int, bool]:
 
 def test_counts() -> None:
     """Batches count in their pass, passes when they have ended."""
-    one = passes(loader(Plain()))
+    one = passes(loader(Plain(10)))
     assert where(one) == (0, 0, True)
     one.draw()
     assert where(one) == (0, 1, False)
@@ -59,8 +59,8 @@ def test_looking_changes_nothing() -> None:
 
 def test_the_script_may_use_the_loader_too() -> None:
     """A pass of the script over the same loader does not disturb the run's."""
-    made = loader(Plain())
-    one, other = passes(made), passes(loader(Plain()))
+    made = loader(Plain(10))
+    one, other = passes(made), passes(loader(Plain(10)))
     one.draw()
     list(made)
     other.load(one.state())
@@ -69,7 +69,7 @@ def test_the_script_may_use_the_loader_too() -> None:
 
 def test_nothing_is_restored_before_it_is_needed() -> None:
     """What was loaded is the state until a batch is asked for."""
-    one, other = passes(loader(Plain())), passes(loader(Plain()))
+    one, other = passes(loader(Plain(10))), passes(loader(Plain(10)))
     one.draw()
     state = one.state()
     other.load(state)
@@ -78,12 +78,12 @@ def test_nothing_is_restored_before_it_is_needed() -> None:
 
 def test_end_of_a_pass() -> None:
     """A state after the last batch is an empty rest; one after the end is a new pass."""
-    one = passes(loader(Plain()))
+    one = passes(loader(Plain(10)))
     for _ in range(5):
         one.draw()
     state = one.state()
     for made, count in ((state, 0), (None, 5)):
-        other = passes(loader(Plain()))
+        other = passes(loader(Plain(10)))
         if made is None:
             assert rest(one) == []
         other.load(made or one.state())
@@ -99,7 +99,7 @@ def test_seeded_samples_know_their_pass() -> None:
     assert dataset.pass_index == 1
     again = passes(loader(SampleSeeded(Augmented())))
     again.load(
-        {**passes(loader(Plain())).state(), "run": {"epoch": 1, "drawn": 0, "between": True}}
+        {**passes(loader(Plain(10))).state(), "run": {"epoch": 1, "drawn": 0, "between": True}}
     )
     assert rest(again) == second
 
@@ -112,9 +112,9 @@ def test_no_batches() -> None:
 
 def test_another_number_of_workers() -> None:
     """A loader that cannot take the place says so; if it may differ, the pass begins again."""
-    one = passes(loader(Plain()))
+    one = passes(loader(Plain(10)))
     one.draw()
-    other, third = (passes(loader(Plain(), num_workers=1)) for _ in range(2))
+    other, third = (passes(loader(Plain(10), num_workers=1)) for _ in range(2))
     other.load(one.state())
     with pytest.raises(ResumeError, match=r"does not take its place.*build it as it was"):
         other.draw()
@@ -129,7 +129,7 @@ def test_another_number_of_workers() -> None:
 @pytest.mark.parametrize("stays", [False, True])
 def test_workers_go(stays: bool) -> None:
     """At the end no worker is left, and the loader can be used again."""
-    made = loader(Plain(), num_workers=2, persistent_workers=stays)
+    made = loader(Plain(10), num_workers=2, persistent_workers=stays)
     one = passes(made)
     one.draw()
     workers = one._iterator._workers
@@ -143,10 +143,10 @@ def test_workers_go(stays: bool) -> None:
 
 def test_generators_as_the_pass_began() -> None:
     """Kept over a restart in the middle of a pass, for the next one."""
-    one = passes(loader(Plain(), shuffle=True, generator=owned()))
+    one = passes(loader(Plain(10), shuffle=True, generator=owned()))
     one.draw()
     began = one.state()["pass_generators"]
-    other = passes(loader(Plain(), shuffle=True, generator=owned()))
+    other = passes(loader(Plain(10), shuffle=True, generator=owned()))
     other.load(one.state())
     other.draw()
     assert torch.equal(other.state()["pass_generators"]["torch"], began["torch"])

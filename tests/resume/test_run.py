@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -115,10 +118,10 @@ def refused_loaders() -> list[tuple[Any, str]]:
     return [
         (lambda: DataLoader(Augmented()), "change its import: from torchdata.stateful_dataloader"),
         (
-            lambda: loader(SampleSeeded(Plain()), num_workers=1, persistent_workers=True),
+            lambda: loader(SampleSeeded(Plain(10)), num_workers=1, persistent_workers=True),
             "take persistent_workers=False",
         ),
-        (lambda: loader(Plain(), num_workers=1, in_order=False), "take in_order=True"),
+        (lambda: loader(Plain(10), num_workers=1, in_order=False), "take in_order=True"),
     ]
 
 
@@ -138,14 +141,14 @@ def test_without_torchdata(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_counts(build: Any, tmp_path: Path) -> None:
     """Steps and passes count over all starts."""
-    run = build(loader=loader(Plain()), steps=8)
+    run = build(loader=loader(Plain(10)), steps=8)
     assert (run.step_count, run.epoch, run.saved_step, run.resumed_from) == (0, 0, None, None)
     assert len(train(run)) == 5
     assert (run.step_count, run.epoch, run.finished) == (5, 1, False)
     assert len(train(run, 2)) == 2
     run.close()
     assert (run.saved_step, saved(tmp_path)) == (7, [7])
-    again = build(loader=loader(Plain()), steps=8)
+    again = build(loader=loader(Plain(10)), steps=8)
     assert (again.step_count, again.epoch, again.saved_step, again.resumed_from) == (7, 1, 7, 7)
     assert len(train(again)) == 1
     assert again.finished
@@ -156,11 +159,11 @@ def test_counts(build: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("goal", [{"steps": 4}, {"epochs": 1}])
 def test_finished(build: Any, goal: Any, said: Lines) -> None:
     """A finished run that is started again yields nothing and saves nothing."""
-    run = build(loader=loader(Plain()), **goal)
+    run = build(loader=loader(Plain(10)), **goal)
     train(run)
     run.close()
     last = run.saved_step
-    again = build(loader=loader(Plain()), **goal)
+    again = build(loader=loader(Plain(10)), **goal)
     assert again.finished
     assert train(again) == []
     again.close()
@@ -177,12 +180,12 @@ def test_larger_goal(build: Any) -> None:
 
 def test_end_of_a_pass(build: Any) -> None:
     """A save at the end of a pass is gone on from with an empty pass, then with the next."""
-    run = build(loader=loader(Plain()), steps=7)
+    run = build(loader=loader(Plain(10)), steps=7)
     train(run, 5)
     assert run.save() == 5
     assert run.epoch == 0
     let_go(run)
-    again = build(loader=loader(Plain()), steps=7)
+    again = build(loader=loader(Plain(10)), steps=7)
     assert train(again) == []
     assert again.epoch == 1
     assert len(train(again)) == 2
@@ -407,10 +410,10 @@ def test_another_loader(build: Any, said: Lines) -> None:
 
 def test_another_number_of_workers(build: Any, said: Lines) -> None:
     """With workers, and none before, the pass begins again."""
-    run = build(loader=loader(SampleSeeded(Plain())))
+    run = build(loader=loader(SampleSeeded(Plain(10))))
     train(run, 2)
     run.close()
-    again = build(loader=loader(SampleSeeded(Plain()), num_workers=1), allow=("data",), steps=7)
+    again = build(loader=loader(SampleSeeded(Plain(10)), num_workers=1), allow=("data",), steps=7)
     assert len(train(again)) == 5
     assert len(said.having("the pass begins again")) == 1
 
@@ -437,7 +440,7 @@ def test_state_that_cannot_be_kept(build: Any) -> None:
 
 def test_loader_state_that_cannot_be_kept(build: Any) -> None:
     """That of a loader is looked at before its first batch."""
-    dataset = Plain()
+    dataset = Plain(10)
     dataset.state_dict = lambda: {"odd": object()}  # type: ignore[attr-defined]
     dataset.load_state_dict = lambda state: None  # type: ignore[attr-defined]
     run = build(loader=loader(dataset))
@@ -615,8 +618,71 @@ def test_says_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             tmp_path,
             model=model,
             optimizer=torch.optim.SGD(model.parameters()),
-            loader=loader(Plain(), num_workers=1),
+            loader=loader(Plain(10), num_workers=1),
             steps=1,
         )
     let_go(run)
     assert capsys.readouterr().err.startswith("liontool: not exact: ")
+
+
+def test_never_reads_ahead(build: Any) -> None:
+    """No sample is read before its batch is asked for."""
+    read: list[int] = []
+
+    class Told(Plain):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            read.append(index)
+            return super().__getitem__(index)
+
+    run = build(loader=loader(Told(10)), save_every=1)
+    for count, _ in enumerate(run, 1):
+        assert len(read) == 2 * count
+        run.step()
+
+
+def test_a_save_that_falls_due_during_another(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training does not wait for it; the next boundary after its end takes the next save."""
+    may_write = threading.Event()
+    write = SYSTEM.write
+
+    def slow(fd: int, data: Any) -> int:
+        assert may_write.wait(20)
+        return write(fd, data)
+
+    monkeypatch.setattr(SYSTEM, "write", slow)
+    run = build(save_every=1, steps=9)
+    assert train(run, 5) == [0, 1, 2, 3, 4]
+    assert (saved(tmp_path), run.saved_step) == ([], None)
+    may_write.set()
+    run._saves.settle()
+    train(run, 1)
+    run._saves.settle()
+    assert saved(tmp_path) == [1, 5]
+
+
+def test_a_fork_of_the_script(build: Any) -> None:
+    """A process that the script forks ends without a look at the workers of the run."""
+    run = build(loader=loader(SampleSeeded(Plain(10)), num_workers=1))
+    next(iter(run))
+    pid = os.fork()
+    if not pid:
+        code = 1
+        with contextlib.suppress(BaseException):
+            run._passes.end()
+            code = 0
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert len(list(run)) == 4
+
+
+def test_batches_after_the_last_step(build: Any) -> None:
+    """A run of passes whose last batches make no step is finished and saved all the same."""
+    run = build(loader=loader(Plain(10)), epochs=1)
+    for count, _ in enumerate(run, 1):
+        if count % 2 == 0:
+            run.step()
+    run.close()
+    assert run.saved_step == 2
+    assert build(loader=loader(Plain(10)), epochs=1).finished

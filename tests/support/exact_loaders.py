@@ -1,4 +1,4 @@
-"""Loaders of every kind, over ten samples in batches of two; each call makes a new one."""
+"""Loaders of every kind, over twelve samples in batches of two; each call makes a new one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 from liontool.resume import SampleSeeded
 
-SAMPLES = 10
+SAMPLES = 12
 
 
 class Augmented(Dataset[Any]):
@@ -99,11 +99,11 @@ class Stream(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         readers, first = _share()
+        self.passes += self.begin == 0
         self.at, self.begin = self.begin, 0
         while self.at < SAMPLES // readers:
             self.at += 1
             yield torch.tensor([self.at * readers + first, self.passes, 0.0])
-        self.passes += 1
 
     def state_dict(self) -> dict[str, Any]:
         return {"at": self.at, "passes": self.passes}
@@ -185,11 +185,11 @@ class KnowingSampler(Sampler[int]):
         return SAMPLES
 
     def __iter__(self) -> Iterator[int]:
+        self.passes += self.begin == 0
         self.at, self.begin = self.begin, 0
         while self.at < SAMPLES:
             self.at += 1
             yield (self.at + self.passes) % SAMPLES
-        self.passes += 1
 
     def state_dict(self) -> dict[str, Any]:
         return {"at": self.at, "passes": self.passes}
@@ -233,7 +233,7 @@ def _seeded(size: int = SAMPLES) -> SampleSeeded:
 
 
 def _wrapped() -> Any:
-    return Subset(ConcatDataset([_seeded(6), _seeded(6)]), list(range(1, 11)))
+    return Subset(ConcatDataset([_seeded(6), _seeded(6)]), list(range(12)))
 
 
 _weights = [float(index + 1) for index in range(SAMPLES)]
@@ -243,7 +243,7 @@ IN_PROCESS: dict[str, Callable[[], Any]] = {
     "in order": lambda: loader(Augmented()),
     "shuffle": _shuffled(Augmented),
     "shuffle, own generator": _own_shuffled(Augmented),
-    "shuffle, drop_last": _shuffled(lambda: Augmented(11), drop_last=True),
+    "shuffle, drop_last": _shuffled(lambda: Augmented(13), drop_last=True),
     "a short last batch": _shuffled(lambda: Augmented(9)),
     "seeded samples": _shuffled(_seeded),
     "data set with generators": _shuffled(WithOwnGenerators),
@@ -254,7 +254,7 @@ IN_PROCESS: dict[str, Callable[[], Any]] = {
     ),
     "torch's sampler": _sampled(_random),
     "torch's sampler, own generator": _sampled(lambda: _random(generator=owned())),
-    "with replacement": _sampled(lambda: _random(True, 70, owned()), batch_size=14),
+    "with replacement": _sampled(lambda: _random(True, 72, owned()), batch_size=12),
     "own sampler": _sampled(Shuffling),
     "own sampler, own generator": _sampled(lambda: Shuffling(random.Random(3))),
     "sampler with a state": _sampled(KnowingSampler),
@@ -264,7 +264,7 @@ IN_PROCESS: dict[str, Callable[[], Any]] = {
     "batch sampler": _batched(_random),
     "batch sampler, own generator": _batched(lambda: _random(generator=owned())),
     "list of batches": lambda: loader(
-        Augmented(), batch_sampler=[[0, 3], [9, 1], [2, 2], [4, 5], [7, 8]]
+        Augmented(), batch_sampler=[[0, 3], [9, 1], [2, 2], [4, 5], [7, 8], [6, 10]]
     ),
     "without batches": lambda: loader(Augmented(5), batch_size=None, shuffle=True),
     "stream": lambda: loader(Stream()),
