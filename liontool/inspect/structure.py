@@ -11,8 +11,9 @@ from liontool.checkpoint import formats
 from liontool.checkpoint.formats.torch_legacy import is_legacy
 from liontool.checkpoint.publish import SUFFIX as TEMPORARY
 from liontool.checkpoint.readable import whole
+from liontool.checkpoint.run_folder import bounded_json
 from liontool.checkpoint.source import Source
-from liontool.errors import FormatError, LiontoolError, UnsafePathError
+from liontool.errors import FormatError, LimitError, LiontoolError, UnsafePathError
 from liontool.inspect import structure_index, structure_safetensors
 from liontool.inspect.checksums import Check
 from liontool.inspect.findings import NOTE, Finding
@@ -186,6 +187,11 @@ def _walk_pickle(path: Path, name: str, found: Structure) -> None:
 
 
 def _walk_safetensors(path: Path, name: str, found: Structure) -> None:
+    try:
+        bounded_json.check_file(path)
+    except LimitError as error:
+        found.findings.append(Finding("header-size", at(name), without_path(error, path)))
+        return
     found.findings += structure_safetensors.walk(path, name)
 
 
@@ -203,6 +209,7 @@ def _walk_json(path: Path, name: str, found: Structure) -> None:
     from liontool.checkpoint.formats.json_file import repeated_names
 
     try:
+        bounded_json.check_file(path)
         repeated = repeated_names(path)
     except FormatError as error:
         found.findings.append(Finding("bad-json", at(name), without_path(error, path)))

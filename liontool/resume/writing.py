@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from liontool.checkpoint import publish
-from liontool.checkpoint.run_folder.bounded_json import encoded
+from liontool.checkpoint.run_folder.bounded_json import check_written, encoded
 from liontool.checkpoint.run_folder.commit import Commit, File
 from liontool.checkpoint.run_folder.hashing import new_hash
 from liontool.checkpoint.run_folder.layout import (
@@ -68,6 +68,7 @@ def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
 def _contents(snapshot: Snapshot) -> dict[str, list[memoryview]]:
     """Every file but COMMIT."""
     tree = {"liontool.state": SCHEMA, "tensors": tensors_name(), "tree": snapshot.tree}
+    check_written(snapshot.body.header, "the header of the tensors")
     facts = {"liontool.run": SCHEMA, "step": snapshot.step, "epoch": snapshot.epoch, "ranks": 1}
     return {
         tensors_name(): [memoryview(snapshot.body.header), snapshot.body.data],

@@ -13,15 +13,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from liontool.checkpoint.run_folder import bounded_json
 from liontool.checkpoint.run_folder.commit import MAX_BYTES, Commit, File
 from liontool.checkpoint.run_folder.hashing import new_hash
-from liontool.checkpoint.run_folder.layout import COMMIT, step_of
+from liontool.checkpoint.run_folder.layout import (
+    COMMIT,
+    FACTS,
+    step_of,
+    tensors_name,
+    tree_name,
+)
 from liontool.checkpoint.system import SYSTEM
-from liontool.errors import DamagedError, LayoutError, ReadError, UnfinishedError
+from liontool.errors import DamagedError, LayoutError, LimitError, ReadError, UnfinishedError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done, and all of them."""
 
+_NEEDED = (tensors_name(), tree_name(), FACTS)
 _BLOCK = 1 << 20
 # Without O_NONBLOCK a pipe that took a file's place meanwhile would wait for somebody to write.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -57,6 +65,7 @@ def check(folder: Path, *, progress: Progress | None = None) -> Commit:
                 done += count
                 if progress is not None:
                     progress(done, total)
+        place.check_bounds(commit)
     return commit
 
 
@@ -143,6 +152,15 @@ class _Place:
         if at != file.size or made.hexdigest() != file.hash:
             raise self._damaged(f"{name} is damaged: its bytes are not those that were committed")
 
+    def check_bounds(self, commit: Commit) -> None:
+        """Refuse JSON that no save writes, whatever COMMIT says: it would fill the memory."""
+        for name in commit.files:
+            try:
+                bounded_json.check_file(self.folder / name)
+            except LimitError as error:
+                text = str(error).removeprefix(f"{self.folder / name}: ")
+                raise self._damaged(f"{name} {text}") from None
+
     def _decoded(self) -> Commit:
         data = self._commit_bytes()
         try:
@@ -163,6 +181,9 @@ class _Place:
 
     def _check_names(self, commit: Commit) -> None:
         """The names in the folder and in COMMIT are the same; stops at the first that is not."""
+        unlisted = [name for name in _NEEDED if name not in commit.files]
+        if unlisted:
+            raise self._damaged(f"{COMMIT} does not list {unlisted[0]}")
         missing = set(commit.files)
         with os.scandir(self.fd) as entries:
             for entry in entries:

@@ -21,6 +21,7 @@ SCHEMA = 1
 MAX_STEP = 10**10 - 1
 
 _STEP = re.compile(r"step-(\d{10})")
+_TREE = re.compile(r"state-[0-9]+\.json")
 _TENSORS = re.compile(r"state-([0-9]+)\.safetensors")
 _LEFTOVER = re.compile(rf"\.\d+-[0-9a-f]{{8}}(\.old)?{re.escape(SUFFIX)}")
 
@@ -44,6 +45,11 @@ def tensors_name(rank: int = 0) -> str:
 def tree_name(rank: int = 0) -> str:
     """The file with the rest of the state of one process."""
     return f"state-{rank}.json"
+
+
+def is_json(name: str) -> bool:
+    """Whether a file of this name, in a checkpoint of a run, is JSON."""
+    return name == FACTS or _TREE.fullmatch(name) is not None
 
 
 def tree_of(tensors: str) -> str:
