@@ -178,7 +178,7 @@ class Run:
             return
         with self._ending():
             if sys.exc_info()[1] is not None:
-                self._saves.settle()
+                self._abandon()
                 return
             if self._is_boundary():
                 self._saves.save(self._step)
@@ -199,7 +199,7 @@ class Run:
             self.close()
         elif not self._is_closed:
             with self._ending():
-                self._saves.settle()
+                self._abandon()
 
     @property
     def level(self) -> str:
@@ -288,6 +288,12 @@ class Run:
         batch = self._passes.draw()
         self._unstepped += 1
         return batch
+
+    def _abandon(self) -> None:
+        """After an exception nobody knows what the body left undone."""
+        self._saves.settle()
+        if self._step > (self.saved_step or 0):
+            self._say(f"step {self._step:,} is not saved, because an exception ended the run")
 
     def _exit(self) -> NoReturn:
         code = self._signals.exit_code

@@ -251,11 +251,12 @@ def close_finally(run: Run) -> None:
         run.close()
 
 
-def test_close_while_an_exception_passes(build: Any, tmp_path: Path) -> None:
-    """`finally: run.close()` saves nothing after an exception."""
+def test_close_while_an_exception_passes(build: Any, tmp_path: Path, said: Lines) -> None:
+    """`finally: run.close()` saves nothing after an exception, and says so."""
     run = build()
     with pytest.raises(Failed):
         close_finally(run)
+    assert said.having("step 1 is not saved, because an exception ended the run")
     assert saved(tmp_path) == []
     build()
 
