@@ -13,6 +13,7 @@ from torch.nn import Parameter
 
 from liontool.resume.difference import difference
 
+_NUMBER = torch.tensor([1 + 2j])
 _BITS = torch.tensor([0x7FC00001], dtype=torch.int32).view(torch.float32)
 
 
@@ -51,6 +52,8 @@ def _grid(*strides: int) -> torch.Tensor:
         (torch.zeros(1), -torch.zeros(1)),
         (_BITS, torch.tensor([math.nan])),
         (torch.tensor([1 + 2j]), torch.tensor([1 + 2j]).conj()),
+        (_NUMBER, _NUMBER.conj()),
+        (_NUMBER.imag, _NUMBER.conj().imag),
         (_grid(), _grid().t().contiguous().t()),
         (np.ones(2), np.ones(2, np.float32)),
         (np.ones(2), np.ones((2, 1))),

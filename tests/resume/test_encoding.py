@@ -214,6 +214,30 @@ def test_views_that_differ_are_written_each() -> None:
     assert difference(there_and_back(state), state) is None
 
 
+def test_a_view_that_negates_is_not_taken_for_its_base() -> None:
+    """torch conjugates and negates when it is read, and until then memory is shared."""
+    number = torch.tensor([1 + 2j])
+    state = {"z": number, "conj": number.conj(), "y": number.imag, "neg": number.conj().imag}
+    assert difference(there_and_back(state), state) is None
+
+
+def test_a_tensor_and_the_parameter_of_its_memory_are_told_apart() -> None:
+    """One wants a gradient and the other does not."""
+    weight = torch.ones(3)
+    state = {"plain": weight, "parameter": Parameter(weight), "again": weight}
+    made = there_and_back(state)
+    assert difference(made, state) is None
+    assert made["plain"] is made["again"]
+
+
+def test_bytes_may_lie_anywhere_in_their_file() -> None:
+    """Elements that safetensors has no word for need an alignment that it does not give."""
+    data = torch.arange(33, dtype=torch.uint8)[1:]
+    tree = {"x": {"$tensor": {"name": "x", "dtype": "complex128", "shape": [2, 1]}}}
+    made = decode_state(tree, {"x": data}.__getitem__, {})["x"]
+    assert bytes(made.view(torch.uint8).flatten().tolist()) == bytes(range(1, 33))
+
+
 def test_empty_tensors_are_not_taken_for_one() -> None:
     """All of them lie nowhere."""
     state = {"a": torch.empty(0), "b": torch.empty(0), "c": torch.empty(0, 5)}
