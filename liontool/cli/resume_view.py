@@ -8,8 +8,8 @@ from datetime import datetime
 from liontool import wording
 from liontool.checkpoint.run_folder.choosing import Choice, Refused
 from liontool.checkpoint.run_folder.commit import Commit
+from liontool.checkpoint.run_folder.lock import Holder
 from liontool.cli import render
-from liontool.resume.lock import Holder
 from liontool.resume.outlook import FRESH, NOTHING_GOOD, RESUME, Outlook
 
 BAD = "red"

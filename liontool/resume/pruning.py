@@ -8,8 +8,8 @@ from typing import Any
 
 from liontool.checkpoint.run_folder.checking import Progress
 from liontool.checkpoint.run_folder.choosing import Refused, Survey, nothing_good, survey
+from liontool.checkpoint.run_folder.lock import Holder
 from liontool.errors import ResumeError
-from liontool.resume.lock import Holder
 from liontool.resume.repair import undisturbed
 from liontool.resume.retention import Keep, Pruned, doomed, remove_all
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from liontool.checkpoint.run_folder.checking import Progress
 from liontool.checkpoint.run_folder.choosing import Refused, check_run, survey
+from liontool.checkpoint.run_folder.lock import Holder, holder, locked
 from liontool.resume.leftovers import delete_leftovers, leftovers
-from liontool.resume.lock import Holder, holder, locked
 from liontool.resume.quarantine import quarantine
 
 SCHEMA = 1

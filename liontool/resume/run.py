@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from liontool.checkpoint.run_folder.lock import RunLock
 from liontool.errors import ResumeError
 from liontool.resume.census import Census
 from liontool.resume.exactness import check_loader, level_of, loader_reasons
 from liontool.resume.goal import Goal
 from liontool.resume.leftovers import delete_leftovers
-from liontool.resume.lock import RunLock
 from liontool.resume.metric import Metric
 from liontool.resume.opening import good_choice, put_aside, resume
 from liontool.resume.passes import Passes
@@ -238,8 +238,8 @@ class Run:
         lock = RunLock()
         held.callback(self._release, lock)
         lock.acquire(self._folder)
-        delete_leftovers(self._folder)
         choice = good_choice(self._folder)
+        delete_leftovers(self._folder)  # where nothing is good one of them may be the best there is
         if choice.chosen is None:
             self._census.begin(overrides)
         else:

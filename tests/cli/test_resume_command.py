@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from liontool.checkpoint.run_folder.layout import COMMIT, FACTS, step_name
-from liontool.resume.lock import locked
+from liontool.checkpoint.run_folder.lock import locked
 from support.checkpoints import damaged, everything, run_facts, saved
 from support.faults import Faults
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from liontool.checkpoint.run_folder.layout import step_name
+from liontool.checkpoint.run_folder.lock import locked
 from liontool.checkpoint.system import SYSTEM
-from liontool.resume.lock import locked
 from support.checkpoints import damaged, everything, saved
 
 Run = Callable[..., Any]

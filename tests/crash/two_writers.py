@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crash.kills import left_by, saved, training, uninterrupted
+from liontool.checkpoint.run_folder import lock
 from liontool.errors import LockedError
-from liontool.resume import lock
 from support import crash_server as server
 from support.crash_part import Part
 from support.crash_trainer import Plan, Trainer, warm_up

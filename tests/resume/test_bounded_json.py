@@ -51,9 +51,7 @@ def test_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be read again is refused when it is saved."""
     monkeypatch.setattr(bounded_json, "MAX_VALUES", 10)
     assert len(json.loads(encoded([0] * 10, "the state"))) == 10
-    with pytest.raises(
-        StateTypeError, match=r"the state has more than 10 values .* tensors"
-    ):
+    with pytest.raises(StateTypeError, match=r"the state has more than 10 values .* tensors"):
         encoded([0] * 11, "the state")
 
 

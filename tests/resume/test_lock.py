@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from liontool.checkpoint.run_folder.lock import Holder, RunLock, holder, locked, make_folder
 from liontool.checkpoint.system import SYSTEM
 from liontool.errors import LockedError, ReadError, ResumeError
-from liontool.resume.lock import Holder, RunLock, holder, locked, make_folder
 from support.checkpoints import everything
 
 HOLD = (
-    "import sys; from pathlib import Path; from liontool.resume.lock import RunLock; "
+    "import sys; from pathlib import Path; "
+    "from liontool.checkpoint.run_folder.lock import RunLock; "
     "lock = RunLock(); lock.acquire(Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
 )
 
@@ -232,7 +233,7 @@ def test_two_at_once(tmp_path: Path) -> None:
     """Of many that start in the same moment exactly one gets the lock."""
     code = (
         "import sys, time; from pathlib import Path; from liontool.errors import LockedError; "
-        "from liontool.resume.lock import RunLock\n"
+        "from liontool.checkpoint.run_folder.lock import RunLock\n"
         "sys.stdin.readline(); lock = RunLock()\n"
         "try: lock.acquire(Path(sys.argv[1]), wait=0.3); print('got', flush=True)\n"
         "except LockedError: print('not', flush=True)\n"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from liontool.checkpoint.run_folder.layout import FACTS, step_name
+from liontool.checkpoint.run_folder.lock import locked
 from liontool.errors import FormatError, ReadError
-from liontool.resume.lock import locked
 from liontool.resume.outlook import FRESH, NOTHING_GOOD, RESUME, outlook
 from support.checkpoints import TIME, damaged, everything, run_facts, saved
 

@@ -10,9 +10,9 @@ import pytest
 
 from liontool.checkpoint.run_folder.choosing import checkpoints
 from liontool.checkpoint.run_folder.layout import step_name
+from liontool.checkpoint.run_folder.lock import locked
 from liontool.checkpoint.system import SYSTEM
 from liontool.errors import LockedError, ResumeError
-from liontool.resume.lock import locked
 from liontool.resume.pruning import thin_out
 from liontool.resume.retention import Keep
 from support.checkpoints import damaged, everything, saved

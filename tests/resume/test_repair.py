@@ -11,10 +11,10 @@ import pytest
 
 from liontool.checkpoint.run_folder.choosing import choose
 from liontool.checkpoint.run_folder.layout import COMMIT, step_name
+from liontool.checkpoint.run_folder.lock import locked
 from liontool.checkpoint.system import SYSTEM
 from liontool.errors import LockedError, PublishError, ReadError
 from liontool.resume.leftovers import delete_leftovers, leftovers
-from liontool.resume.lock import locked
 from liontool.resume.repair import repair
 from support.checkpoints import damaged, everything, saved
 from support.faults import Death, Killed

@@ -474,14 +474,17 @@ def test_damaged(build: Any, said: Lines, tmp_path: Path) -> None:
 
 
 def test_nothing_good(build: Any, tmp_path: Path) -> None:
-    """If all are damaged the run does not begin again, and nothing is moved."""
+    """If all are damaged the run does not begin again, and nothing is moved or deleted."""
     run = build()
     train(run, 1)
     run.close()
+    left = tmp_path / "run/.12-0123abcd.liontool-tmp"
+    left.mkdir()
     (tmp_path / "run/step-0000000001/COMMIT").unlink()
     with pytest.raises(ResumeError, match="no checkpoint in it is good"):
         build()
     assert saved(tmp_path) == [1]
+    assert left.is_dir()
 
 
 def test_leftovers(build: Any, tmp_path: Path) -> None:
