@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from liontool.errors import ResumeError
@@ -64,6 +66,16 @@ def loader_reasons(loader: DataLoader[Any] | None) -> Iterator[str]:
         yield (
             "the IterableDataset cannot say where it is, so it is read again from its beginning; "
             "give it state_dict and load_state_dict"
+        )
+
+
+def device_reasons(tensors: Iterable[Tensor]) -> Iterator[str]:
+    """Why the same numbers may not be computed again; kernels for CPUs always do."""
+    devices = sorted({tensor.device.type for tensor in tensors} - {"cpu"})
+    if devices and not torch.are_deterministic_algorithms_enabled():
+        yield (
+            f"kernels on {', '.join(devices)} need not give the same bits twice; "
+            "call torch.use_deterministic_algorithms(True) before the Run"
         )
 
 

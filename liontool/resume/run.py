@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from liontool.checkpoint.run_folder.lock import RunLock
 from liontool.errors import ResumeError
 from liontool.resume.census import Census
-from liontool.resume.exactness import check_loader, level_of, loader_reasons
+from liontool.resume.exactness import check_loader, device_reasons, level_of, loader_reasons
 from liontool.resume.goal import Goal
 from liontool.resume.leftovers import delete_leftovers
 from liontool.resume.metric import Metric
@@ -106,7 +106,7 @@ class Run:
         self._unstepped = 0  # batches since the last step
         self._is_closed = False
         self.resumed_from: int | None = None
-        self.reasons = list(loader_reasons(loader))
+        self.reasons = [*loader_reasons(loader), *device_reasons(model.parameters())]
         with ExitStack() as held:
             self._open(held, allow, dict(overrides or {}))
             held.enter_context(ignoring_signals(loader))
