@@ -65,8 +65,14 @@ class Source:
         self._shards: dict[Path, _Mark] = {}
 
     def listing(self) -> tuple[str, ...]:
-        """The files and links of a folder, sorted, parted by `/`; () for a single file."""
-        return tuple(sorted(self._marks)) if self.is_folder else ()
+        """The files and links of a folder, sorted, parted by `/`; () for a single file.
+
+        Of a checkpoint of a run, without hidden ones, which do not belong to it.
+        """
+        if not self.is_folder:
+            return ()
+        names = (name for name in self._marks if not (self.is_of_run and layout.is_hidden(name)))
+        return tuple(sorted(names))
 
     def names(self) -> tuple[str, ...]:
         """The same, made sure that no link leads out of the folder.
@@ -104,8 +110,8 @@ class Source:
     @property
     def is_of_run(self) -> bool:
         """Whether it is a checkpoint of a run, good or bad."""
-        files = set(self.listing())
-        return layout.tree_name() in files and not files.isdisjoint((layout.COMMIT, layout.FACTS))
+        marks = self._marks
+        return layout.tree_name() in marks and (layout.COMMIT in marks or layout.FACTS in marks)
 
     @property
     def home(self) -> Path:

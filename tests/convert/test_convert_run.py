@@ -369,6 +369,15 @@ def test_the_newest_good_checkpoint_is_taken(tmp_path):
     assert "step-0000000005 is converted in its place" in notice.text
 
 
+def test_hidden_files_stay_behind(tmp_path):
+    """What a file browser left in a checkpoint is not converted, and COMMIT fits without it."""
+    run = saved_run(tmp_path / "exp1")
+    (checkpoints(run)[0] / ".DS_Store").write_bytes(b"\0")
+    (new,) = checkpoints(converted(run))
+    check(new)
+    assert not (new / ".DS_Store").exists()
+
+
 def test_a_damaged_checkpoint_that_is_named_is_refused(tmp_path):
     """Nothing is taken in its place, and nothing is written."""
     folder = saved_run(tmp_path / "exp", steps=(5, 9))

@@ -107,6 +107,12 @@ def test_file_too_many(folder: Path) -> None:
         read_commit(folder)
 
 
+def test_hidden_files_are_not_ours(folder: Path) -> None:
+    """What a file browser leaves in a checkpoint is no damage, and is never read."""
+    (folder / ".DS_Store").write_bytes(b"\0")
+    assert check(folder) == read_commit(folder)
+
+
 def test_no_commit(folder: Path) -> None:
     """Without COMMIT a checkpoint does not count."""
     (folder / COMMIT).unlink()

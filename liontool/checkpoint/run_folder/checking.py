@@ -19,6 +19,7 @@ from liontool.checkpoint.run_folder.hashing import new_hash
 from liontool.checkpoint.run_folder.layout import (
     COMMIT,
     FACTS,
+    is_hidden,
     step_of,
     tensors_name,
     tree_name,
@@ -187,7 +188,8 @@ class _Place:
         missing = set(commit.files)
         with os.scandir(self.fd) as entries:
             for entry in entries:
-                if entry.name not in commit.files and entry.name != COMMIT:
+                is_listed = entry.name in commit.files or entry.name == COMMIT
+                if not is_listed and not is_hidden(entry.name):
                     raise self._damaged(f"has '{entry.name}', which {COMMIT} does not list")
                 missing.discard(entry.name)
         if missing:

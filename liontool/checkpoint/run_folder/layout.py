@@ -58,6 +58,14 @@ def tree_of(tensors: str) -> str:
     return f"state-{match[1]}.json" if match else ""
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a name in a checkpoint is none of ours: what file browsers and NFS leave there.
+
+    Such files are never read, so they are no reason to do without the checkpoint.
+    """
+    return name.startswith(".")
+
+
 def is_leftover(name: str) -> bool:
     """Whether a save that was killed left this name behind."""
     return _LEFTOVER.fullmatch(name) is not None
