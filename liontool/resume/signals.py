@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import current_process
-from multiprocessing.context import ForkServerProcess
 from types import FrameType
 from typing import Any
+
+from liontool.resume.orphans import Tie
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -121,9 +121,7 @@ def _nothing() -> None:
 
 
 class IgnoreSignals:
-    """What a loader worker does first, so that a signal to the whole group reaches only the run.
-
-    A worker whose run is dead by then ends: torch watches only for what happens later.
+    """What a loader worker does first: signals to the group reach only the run, it ends with that.
 
     Args:
         then: The loader's own `worker_init_fn`.
@@ -131,12 +129,10 @@ class IgnoreSignals:
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
         self.then = then
-        self._run = os.getpid()
+        self._tie = Tie()
 
     def __call__(self, worker_id: int) -> None:
-        # The parent of those that a fork server makes is the server.
-        if os.getppid() != self._run and not isinstance(current_process(), ForkServerProcess):
-            os._exit(1)
+        self._tie()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if self.then is not None:

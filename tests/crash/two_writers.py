@@ -12,6 +12,7 @@ from pathlib import Path
 from crash.kills import left_by, saved, training, uninterrupted
 from liontool.checkpoint.run_folder import lock
 from liontool.errors import LockedError
+from liontool.resume import orphans
 from support import crash_server as server
 from support.crash_part import Part
 from support.crash_trainer import Plan, Trainer, warm_up
@@ -73,8 +74,9 @@ def after_a_kill(part: Part, folder: Path, times: int, workers: int) -> None:
     plan = Plan(folder / "run", workers, steps=12, pause=PAUSE)
     reference = uninterrupted(plan, folder / "errors")
     groups = []
-    for _ in range(times):
-        child = server.Child(training(plan), folder / "errors")
+    for number in range(times):
+        work = training(plan) if number % 2 else _with_stubborn_workers(plan)
+        child = server.Child(work, folder / "errors")
         assert child.listen(saved(4)), child.complaints()
         child.kill(group=False)
         groups.append(child.pid)
@@ -93,6 +95,16 @@ def after_a_kill(part: Part, folder: Path, times: int, workers: int) -> None:
         shutil.rmtree(plan.folder)
     if left := server.outlived(groups):
         part.problem(f"{len(left)} groups of workers lived on")
+
+
+def _with_stubborn_workers(plan: Plan) -> Callable[[server.Tell], None]:
+    """Training whose workers live on for a while when it is killed, as without prctl."""
+
+    def train(tell: server.Tell) -> None:
+        orphans.Tie.__call__ = lambda self: None  # type: ignore[method-assign]
+        training(plan)(tell)
+
+    return train
 
 
 def _has_members(group: int) -> bool:

@@ -1,9 +1,10 @@
-"""Loader workers whose run was killed before they began."""
+"""Loader workers whose run is killed, before they began or afterwards."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 SCRIPT = """
 import os, time
@@ -19,6 +20,21 @@ else:
     while DIES and os.getppid() == run:
         time.sleep(0.001)
     ignore(3)
+"""
+
+
+LATER = """
+import os, signal, time
+from liontool.resume.signals import IgnoreSignals
+
+ignore = IgnoreSignals(None)
+read, write = os.pipe()
+if os.fork():
+    os.read(read, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+ignore(0)
+os.write(write, b".")
+time.sleep(60)
 """
 
 
@@ -42,3 +58,11 @@ def test_a_worker_of_a_dead_run_ends_at_once() -> None:
 def test_a_worker_of_a_living_run_begins() -> None:
     """It does what the loader was told."""
     assert said_by_a_worker(dies=False) == "worker 3\n"
+
+
+def test_a_worker_ends_when_its_run_is_killed() -> None:
+    """At once: torch looks only every five seconds."""
+    began = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", LATER], capture_output=True, timeout=60)
+    assert run.returncode == -9  # and its output has ended, which the worker had open too
+    assert time.monotonic() - began < 30
