@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from liontool.version import __version__
 from support.crash_part import Part
 
 HEAD = """---
@@ -61,11 +62,11 @@ def _section(part: Part) -> str:
 
 
 def _machine() -> str:
-    names = ("liontool", "torch", "torchdata", "numpy", "safetensors", "xxhash")
+    names = ("torch", "torchdata", "numpy", "safetensors", "xxhash")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     strace = subprocess.run(["strace", "--version"], capture_output=True, text=True, check=True)
     return (
         "## With\n\n"
-        f"{versions}; Python {platform.python_version()}; {platform.system()} "
-        f"{platform.release()}; strace {strace.stdout.split()[3]}; {os.cpu_count()} cores.\n"
+        f"liontool {__version__}, {versions}; Python {platform.python_version()}; "
+        f"{platform.system()} {platform.release()}; strace {strace.stdout.split()[3]}; {os.cpu_count()} cores.\n"
     )

@@ -237,6 +237,7 @@ def _in_a_process(name: str, seed: int, began: float) -> Part:
     except subprocess.TimeoutExpired:
         part.problems.append("was not done in time")
     print(f"{name}: {part.seconds:.0f} s, {len(part.problems)} problems", flush=True)
+    print(*part.problems, sep="\n", end="\n" * bool(part.problems), flush=True)
     return part
 
 

@@ -215,6 +215,8 @@ def _live(work: Callable[[Tell], None], pipe: int, errors: Path) -> None:
     code = 1
     try:
         os.setpgid(0, 0)
+        # A shell's background jobs ignore Ctrl-C, and so would their children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         fd = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(fd, 2)
         os.dup2(fd, 1)
