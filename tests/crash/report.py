@@ -64,9 +64,10 @@ def _section(part: Part) -> str:
 def _machine() -> str:
     names = ("torch", "torchdata", "numpy", "safetensors", "xxhash")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    strace = subprocess.run(["strace", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(["strace", "--version"], capture_output=True, text=True, check=True)
+    strace = done.stdout.splitlines()[0].split()[-1]
     return (
         "## With\n\n"
         f"liontool {__version__}, {versions}; Python {platform.python_version()}; "
-        f"{platform.system()} {platform.release()}; strace {strace.stdout.split()[3]}; {os.cpu_count()} cores.\n"
+        f"{platform.system()} {platform.release()}; strace {strace}; {os.cpu_count()} cores.\n"
     )
