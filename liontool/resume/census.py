@@ -21,6 +21,7 @@ from liontool.resume.intake import Intake
 from liontool.resume.labels import MAIN, keyword, label_of, nested
 from liontool.resume.param_names import param_names
 from liontool.resume.parts import Part, part_of
+from liontool.resume.strays import check_strays
 
 
 class Census:
@@ -36,7 +37,8 @@ class Census:
         say: Takes a line for the user.
 
     Raises:
-        ResumeError: Something has no state, or the configuration cannot be kept.
+        ResumeError: Something has no state, an optimizer has a parameter that nothing of the run
+            saves, or the configuration cannot be kept.
         ValueError: There is no model or no optimizer.
     """
 
@@ -59,6 +61,7 @@ class Census:
         self._parts: dict[str, Part] = {
             label: part_of(keyword(label), thing) for label, thing in self._things.items()
         }
+        check_strays(self._things, self._parts)
         self._loader = loader
         self._config = config_tree(config)
         self._say = say
