@@ -69,5 +69,5 @@ def _machine() -> str:
     return (
         "## With\n\n"
         f"liontool {__version__}, {versions}; Python {platform.python_version()}; "
-        f"{platform.system()} {platform.release()}; strace {strace}; {os.cpu_count()} cores.\n"
+        f"{platform.system()} {platform.release().split('-')[0]}; strace {strace}; {os.cpu_count()} cores.\n"
     )
