@@ -58,6 +58,7 @@ def _outcome(done: Repaired) -> str:
         f"{wording.count(number, noun)} {past}"
         for number, noun, past in (
             (len(done.refused), "damaged checkpoint", "moved into quarantine/"),
+            (len(done.returned), "hidden checkpoint", "given its name back"),
             (len(done.leftovers), "leftover", "deleted"),
         )
         if number
@@ -72,6 +73,8 @@ def _found(done: Repaired) -> Iterator[tuple[str, str]]:
         yield "newest good", done.chosen.name
     if done.moved:
         yield "moved to", _names(done.moved, done.run)
+    if done.returned:
+        yield "named again", _names(done.returned)
     if done.leftovers:
         yield "leftovers", _names(done.leftovers)
 

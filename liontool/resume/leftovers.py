@@ -32,19 +32,24 @@ def leftovers(run: Path) -> list[Path]:
 def delete_leftovers(run: Path) -> list[Path]:
     """Delete them, and say which they were. Only for the holder of the run's lock.
 
+    Only after `returning.bring_back`: one of them may be the best checkpoint there is.
+
     Raises:
-        PublishError: The system refused.
+        PublishError: The system refused; all that could be deleted is.
         ReadError: The system refused to read the folder.
     """
-    found = leftovers(run)
+    found, failures = leftovers(run), list[tuple[Path, OSError]]()
     for path in found:
         try:
             _delete(path)
         except OSError as error:
-            raise PublishError(
-                f"{path}: was left by a save that was killed, and cannot be deleted: "
-                f"{error.strerror or error}; delete it"
-            ) from error
+            failures.append((path, error))
+    if failures:
+        path, failure = failures[0]
+        raise PublishError(
+            f"{path}: was left by a save that was killed, and cannot be deleted: "
+            f"{failure.strerror or failure}; delete it"
+        ) from failure
     return found
 
 

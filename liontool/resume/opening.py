@@ -9,25 +9,37 @@ from typing import Any
 from liontool.checkpoint.run_folder.choosing import Choice, choose, nothing_good
 from liontool.checkpoint.run_folder.facts import read_facts
 from liontool.checkpoint.run_folder.layout import step_of, tree_name
-from liontool.errors import FormatError
+from liontool.errors import FormatError, LiontoolError, PublishError
 from liontool.resume.census import Census
+from liontool.resume.flushing import flush_checkpoint, flush_run
+from liontool.resume.leftovers import delete_leftovers
 from liontool.resume.passes import Passes
 from liontool.resume.quarantine import quarantine
 from liontool.resume.reading import read_state
+from liontool.resume.returning import bring_back
 
 _GENERATORS = {"python": tuple, "numpy": dict, "loader": dict}
 
 
-def good_choice(folder: Path) -> Choice:
-    """The newest good checkpoint, or none where nothing was ever saved.
+def good_choice(folder: Path, say: Callable[[str], None]) -> Choice:
+    """The newest good checkpoint, durable, or none where nothing was ever saved.
 
     Raises:
-        ResumeError: There are checkpoints, and none of them is good.
+        ResumeError: There are checkpoints, and none of them is good; or it cannot be flushed.
+        PublishError: A checkpoint that lacks its name cannot be renamed.
         ReadError: The system refused to read something.
     """
     choice = choose(folder)
+    if returned := bring_back(choice):
+        for path, target in returned.items():
+            say(f"{path.name} was left by what was killed; it is {target.name} again")
+        choice = choose(folder)
     if choice.chosen is None and not choice.fresh:
         raise nothing_good(choice)
+    if choice.chosen is not None:
+        # Whoever wrote it may have been killed before its flush, and a run now says it is saved.
+        flush_checkpoint(choice.chosen)
+    flush_run(folder, say)
     return choice
 
 
@@ -61,10 +73,25 @@ def resume(
     return state["run"]["step"], [*reasons, *census.reasons()]
 
 
-def put_aside(choice: Choice, say: Callable[[str], None]) -> None:
-    """Move what was refused into quarantine, now that another one is known to be good."""
-    for refused, moved in zip(choice.refused, quarantine(choice), strict=True):
-        say(f"{refused.path.name} was refused and moved to {moved}: {refused.reason}")
+def tidy(choice: Choice, say: Callable[[str], None]) -> None:
+    """Move what was refused into quarantine, and delete leftovers.
+
+    Only now that another checkpoint is known to be good and to fit. What does not succeed is only
+    said: a save that needs a damaged one's name tries again.
+    """
+    try:
+        moved = quarantine(choice)
+    except PublishError as error:
+        for refused in choice.refused:
+            say(f"{refused.path.name} was refused: {refused.reason}")
+        say(str(error))
+    else:
+        for refused, place in zip(choice.refused, moved, strict=True):
+            say(f"{refused.path.name} was refused and moved to {place}: {refused.reason}")
+    try:
+        delete_leftovers(choice.run)
+    except LiontoolError as error:
+        say(str(error))
 
 
 def _check_position(state: Mapping[str, Any], checkpoint: Path) -> None:

@@ -16,6 +16,7 @@ from liontool.checkpoint.run_folder.commit import Commit
 from liontool.checkpoint.run_folder.facts import read_facts
 from liontool.checkpoint.run_folder.lock import Holder, holder
 from liontool.resume.leftovers import leftovers
+from liontool.resume.returning import foreseen
 
 SCHEMA = 1
 """Version of `Outlook.to_dict`."""
@@ -83,9 +84,10 @@ def outlook(run: Path, *, progress: Progress | None = None) -> Outlook:
         LayoutError: A newer liontool wrote the checkpoint.
     """
     check_run(run)
-    choice = choose(run, progress=progress)
+    choice = foreseen(choose(run, progress=progress))
     level, reasons = (None, ()) if choice.chosen is None else _exactness(choice.chosen)
-    return Outlook(choice, level, reasons, tuple(leftovers(run)), holder(run))
+    left = tuple(path for path in leftovers(run) if path != choice.chosen)
+    return Outlook(choice, level, reasons, left, holder(run))
 
 
 def _checkpoint(choice: Choice, commit: Commit) -> dict[str, Any]:

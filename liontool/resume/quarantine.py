@@ -7,11 +7,12 @@ import os
 from itertools import count
 from pathlib import Path
 
+from liontool.checkpoint.run_folder.checking import check
 from liontool.checkpoint.run_folder.choosing import Choice
 from liontool.checkpoint.run_folder.layout import QUARANTINE
 from liontool.checkpoint.staging import flush_folder
 from liontool.checkpoint.system import SYSTEM
-from liontool.errors import PublishError
+from liontool.errors import DamagedError, PublishError, UnfinishedError
 
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
@@ -27,16 +28,37 @@ def quarantine(choice: Choice) -> tuple[Path, ...]:
     """
     if choice.chosen is None or not choice.refused:
         return ()
-    folder = choice.run / QUARANTINE
+    return _move_all([one.path for one in choice.refused], choice.run)
+
+
+def make_way(target: Path) -> tuple[Path, ...]:
+    """Move a damaged checkpoint aside whose name a save needs, if the start could not do it.
+
+    Only for the holder of the run's lock, and while another checkpoint is known to be good.
+
+    Raises:
+        PublishError: The system refused again.
+        ReadError: The system refused to read it.
+    """
+    if os.path.lexists(target):
+        try:
+            check(target)
+        except (DamagedError, UnfinishedError):
+            return _move_all([target], target.parent)
+    return ()
+
+
+def _move_all(paths: list[Path], run: Path) -> tuple[Path, ...]:
+    folder = run / QUARANTINE
     try:
         _make(folder)
-        moved = tuple(_move(refused.path, folder) for refused in choice.refused)
+        moved = tuple(_move(path, folder) for path in paths)
         flush_folder(folder)  # first the new names, then that the old ones are gone
-        flush_folder(choice.run)
+        flush_folder(run)
     except OSError as error:
         raise PublishError(
             f"{folder}: damaged checkpoints cannot be moved there: {error.strerror or error}; "
-            f"move them yourself: {', '.join(one.path.name for one in choice.refused)}"
+            f"move them yourself: {', '.join(path.name for path in paths)}"
         ) from error
     return moved
 

@@ -13,6 +13,7 @@ from liontool.checkpoint.run_folder.choosing import Refused, check_run, survey
 from liontool.checkpoint.run_folder.lock import Holder, holder, locked
 from liontool.resume.leftovers import delete_leftovers, leftovers
 from liontool.resume.quarantine import quarantine
+from liontool.resume.returning import bring_back, foreseen, returning
 
 SCHEMA = 1
 """Version of `Repaired.to_dict`."""
@@ -27,6 +28,7 @@ class Repaired:
         chosen: The newest good checkpoint, None where there is none.
         refused: The damaged checkpoints, under their old names.
         moved: Where they are now.
+        returned: Checkpoints that lacked their names, under these names.
         leftovers: What saves and removals that were killed had left.
         dry_run: Whether nothing was done.
         holder: Who has the folder, so that nothing could be done now; only with `dry_run`.
@@ -36,13 +38,14 @@ class Repaired:
     chosen: Path | None
     refused: tuple[Refused, ...]
     moved: tuple[Path, ...]
+    returned: tuple[Path, ...]
     leftovers: tuple[Path, ...]
     dry_run: bool
     holder: Holder | None = None
 
     @property
     def hopeless(self) -> bool:
-        """Whether there are checkpoints, and none is good; then nothing was done either."""
+        """Whether there are checkpoints, and none is good; then nothing was moved or deleted."""
         return self.chosen is None and bool(self.refused)
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class Repaired:
             "chosen": None if self.chosen is None else self.chosen.name,
             "damaged": [one.to_dict() for one in self.refused],
             "moved": [str(path.relative_to(self.run)) for path in self.moved],
+            "returned": [path.name for path in self.returned],
             "leftovers": [path.name for path in self.leftovers],
             "dry_run": self.dry_run,
             "locked_by": None if self.holder is None else asdict(self.holder),
@@ -62,8 +66,8 @@ class Repaired:
 def repair(run: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Repaired:
     """Compare all bytes of all checkpoints, move damaged ones aside and delete leftovers.
 
-    Where there are checkpoints and none is good nothing is touched: what a killed save left may
-    then be the best there is.
+    A whole checkpoint that a killed edit or save has left under a hidden name has its own again.
+    Where there are checkpoints and none is good nothing else is touched.
 
     Args:
         run: The folder.
@@ -77,12 +81,19 @@ def repair(run: Path, *, dry_run: bool = False, progress: Progress | None = None
     """
     with undisturbed(run, dry_run=dry_run) as who:
         found = survey(run, progress=progress).choice
-        left = tuple(leftovers(run))
-        repaired = Repaired(run, found.chosen, found.refused, (), left, dry_run, who)
+        returned = returning(found) if dry_run else bring_back(found)
+        if dry_run:
+            found = foreseen(found)
+        elif returned:
+            found = survey(run, progress=progress).choice
+        names = tuple(returned.values())
+        left = tuple(path for path in leftovers(run) if path not in returned)
+        repaired = Repaired(run, found.chosen, found.refused, (), names, left, dry_run, who)
         if dry_run or repaired.hopeless:
             return repaired
+        moved = quarantine(found)
         delete_leftovers(run)
-        return replace(repaired, moved=quarantine(found))
+        return replace(repaired, moved=moved)
 
 
 @contextmanager

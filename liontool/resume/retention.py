@@ -93,13 +93,21 @@ class Pruned:
     failures: tuple[str, ...] = ()
 
 
-def prune(run: Path, keep: Keep) -> Pruned:
+def prune(run: Path, keep: Keep, newest: int | None = None) -> Pruned:
     """Remove what nothing wants. Never raises for what the disk does: training goes on.
 
     Only for the holder of the run's lock.
+
+    Args:
+        run: The folder.
+        keep: What stays.
+        newest: The step just saved. Later ones are not this run's: copied in, or damaged and not
+            moved aside. They neither count nor go, so this one and the one before it stay.
     """
     try:
-        unwanted = doomed(committed(run), keep)
+        commits = committed(run)
+        ours = {path: one for path, one in commits.items() if one.step <= (newest or one.step)}
+        unwanted = doomed(ours, keep)
     except LiontoolError as error:
         return Pruned(failures=(f"old checkpoints were not removed: {error}",))
     return remove_all(unwanted)

@@ -16,9 +16,8 @@ from liontool.errors import ResumeError
 from liontool.resume.census import Census
 from liontool.resume.exactness import check_loader, device_reasons, level_of, loader_reasons
 from liontool.resume.goal import Goal
-from liontool.resume.leftovers import delete_leftovers
 from liontool.resume.metric import Metric
-from liontool.resume.opening import good_choice, put_aside, resume
+from liontool.resume.opening import good_choice, resume, tidy
 from liontool.resume.passes import Passes
 from liontool.resume.retention import Keep
 from liontool.resume.round_trip import encoded
@@ -66,7 +65,7 @@ class Run:
         resumed_from: The step of the checkpoint that was loaded; None for a new run.
 
     Raises:
-        LiontoolError: The run cannot be gone on with; nothing was changed on disk.
+        LiontoolError: The run cannot be gone on with; no checkpoint was changed or moved away.
         ValueError: An argument is wrong.
     """
 
@@ -108,11 +107,11 @@ class Run:
         self.resumed_from: int | None = None
         self.reasons = [*loader_reasons(loader), *device_reasons(model.parameters())]
         with ExitStack() as held:
-            self._open(held, allow, dict(overrides or {}))
+            lock = self._open(held, allow, dict(overrides or {}))
             held.enter_context(ignoring_signals(loader))
             self._saves = Saves(
                 self._folder, kept, every,
-                saved_step=self.resumed_from, moment=self._moment, say=self._say,
+                saved_step=self.resumed_from, lock=lock, moment=self._moment, say=self._say,
             )  # fmt: skip
             self._held = held.pop_all()
         for reason in self.reasons:
@@ -233,13 +232,12 @@ class Run:
 
     def _open(
         self, held: ExitStack, allow: Collection[str], overrides: Mapping[str, object]
-    ) -> None:
+    ) -> RunLock:
         """Take the folder, load the newest good checkpoint, and listen to signals."""
         lock = RunLock()
         held.callback(self._release, lock)
         lock.acquire(self._folder)
-        choice = good_choice(self._folder)
-        delete_leftovers(self._folder)  # where nothing is good one of them may be the best there is
+        choice = good_choice(self._folder, self._say)
         if choice.chosen is None:
             self._census.begin(overrides)
         else:
@@ -248,10 +246,11 @@ class Run:
             )
             self.resumed_from = self._step
             self.reasons += reasons
-        put_aside(choice, self._say)
+        tidy(choice, self._say)
         held.callback(self._signals.restore)
         self._signals.install(self._say)
         held.callback(self._passes.end)
+        return lock
 
     def _state(self) -> dict[str, Any]:
         """All of it, sharing its tensors."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from liontool.checkpoint.run_folder.checking import check
 from liontool.checkpoint.run_folder.layout import step_name
+from liontool.checkpoint.run_folder.lock import RunLock
 from liontool.errors import LiontoolError
 from liontool.resume.encoding import encode_state
 from liontool.resume.host_copy import HostCopy
@@ -46,6 +47,7 @@ class Saves:
         keep: Which checkpoints stay.
         every: How often a save is due.
         saved_step: The newest durable step that is there already.
+        lock: Of the folder.
         moment: Looks at the run.
         say: Told what is worth a line.
 
@@ -60,6 +62,7 @@ class Saves:
         every: SaveEvery,
         *,
         saved_step: int | None,
+        lock: RunLock,
         moment: Callable[[], Moment],
         say: Callable[[str], None],
     ) -> None:
@@ -67,7 +70,7 @@ class Saves:
         self._moment = moment
         self._say = say
         self._found_step = saved_step
-        self._saver = Saver(folder, keep, saved_step=saved_step, say=say)
+        self._saver = Saver(folder, keep, saved_step=saved_step, say=say, lock=lock)
         self._schedule = Schedule(every, saved_step or 0)
         self._host = HostCopy()
         self._host.prepare(encoded(moment().state).tensors)

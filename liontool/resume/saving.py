@@ -10,7 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from liontool.checkpoint.run_folder.hashing import new_hash
+from liontool.checkpoint.run_folder.layout import step_name
+from liontool.checkpoint.run_folder.lock import RunLock
 from liontool.errors import LiontoolError, ResumeError
+from liontool.resume.quarantine import make_way
 from liontool.resume.retention import Keep, prune
 from liontool.resume.snapshot import Snapshot
 from liontool.resume.writing import write_checkpoint
@@ -28,6 +31,7 @@ class Saver:
         keep: Which checkpoints stay.
         saved_step: The newest durable step that is there already.
         say: Told what is worth a line, and no reason to stop.
+        lock: That of the folder; None where nobody else can come.
 
     Raises:
         ReadError: xxhash is not installed.
@@ -37,12 +41,19 @@ class Saver:
     """
 
     def __init__(
-        self, run: Path, keep: Keep, *, saved_step: int | None, say: Callable[[str], None]
+        self,
+        run: Path,
+        keep: Keep,
+        *,
+        saved_step: int | None,
+        say: Callable[[str], None],
+        lock: RunLock | None = None,
     ) -> None:
         new_hash()  # what is not installed is told now, and not after hours by the first save
         self._run = run
         self._keep = keep
         self._say = say
+        self._lock = lock
         self._thread: threading.Thread | None = None
         self._error: LiontoolError | None = None
         self.saved_step = saved_step
@@ -89,7 +100,9 @@ class Saver:
     def _save(self, snapshot: Snapshot) -> None:
         _step_back()
         try:
-            write_checkpoint(self._run, snapshot)
+            self._check_lock()
+            self._make_way(snapshot.step)
+            write_checkpoint(self._run, snapshot, self._check_lock)
         except BaseException as error:
             self._error = _told(snapshot.step, error)
             return
@@ -97,10 +110,21 @@ class Saver:
         self._error = None
         self._prune()
 
+    def _check_lock(self) -> None:
+        """Everything here goes by path, and the path can have become that of another run."""
+        if self._lock is not None:
+            self._lock.check(self._run)
+
+    def _make_way(self, step: int) -> None:
+        if self.saved_step is not None:
+            for moved in make_way(self._run / step_name(step)):
+                self._say(f"{step_name(step)} is damaged and was moved to {moved}")
+
     def _prune(self) -> None:
         """Retention; what goes wrong with it costs only disk."""
         try:
-            failures = prune(self._run, self._keep).failures
+            self._check_lock()
+            failures = prune(self._run, self._keep, self.saved_step).failures
         except BaseException as error:
             failures = (f"old checkpoints were not removed: {type(error).__name__}: {error}",)
         for failure in failures:

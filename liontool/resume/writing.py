@@ -23,6 +23,7 @@ from liontool.checkpoint.run_folder.layout import (
     tensors_name,
     tree_name,
 )
+from liontool.checkpoint.staging import Hook
 from liontool.checkpoint.system import SYSTEM
 from liontool.resume.snapshot import Snapshot
 
@@ -37,12 +38,13 @@ _WAYS_OUT = publish.WaysOut(
 )
 
 
-def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
+def write_checkpoint(run: Path, snapshot: Snapshot, before_publish: Hook | None = None) -> Path:
     """Write a checkpoint into the folder of a run; it is durable when this returns.
 
     Args:
         run: The folder.
         snapshot: What to write.
+        before_publish: Called after the last byte; an exception calls everything off.
 
     Returns:
         The folder of the checkpoint.
@@ -55,7 +57,13 @@ def write_checkpoint(run: Path, snapshot: Snapshot) -> Path:
     target = run / step_name(snapshot.step)
     contents = _contents(snapshot)
     size = sum(part.nbytes for parts in contents.values() for part in parts)
-    with publish.new_folder(target, size=size + _SLACK, force=False, ways_out=_WAYS_OUT) as folder:
+    with publish.new_folder(
+        target,
+        size=size + _SLACK,
+        force=False,
+        before_publish=before_publish,
+        ways_out=_WAYS_OUT,
+    ) as folder:
         files = {}
         for name, parts in contents.items():
             with folder.file(name) as file:

@@ -109,7 +109,8 @@ def test_file_too_many(folder: Path) -> None:
 
 def test_hidden_files_are_not_ours(folder: Path) -> None:
     """What a file browser leaves in a checkpoint is no damage, and is never read."""
-    (folder / ".DS_Store").write_bytes(b"\0")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"\0")
     assert check(folder) == read_commit(folder)
 
 

@@ -65,6 +65,7 @@ def test_dry_run(tmp_path: Path) -> None:
         "chosen": step_name(300),
         "damaged": [one.to_dict() for one in repair(tmp_path).refused],
         "moved": [],
+        "returned": [],
         "leftovers": list(LEFT),
         "dry_run": True,
         "locked_by": None,
@@ -74,7 +75,7 @@ def test_dry_run(tmp_path: Path) -> None:
 def test_nothing_good(tmp_path: Path) -> None:
     """Where no checkpoint is good nothing is touched: a leftover may be the best there is."""
     damaged(tmp_path, 100)
-    saved(tmp_path, 200).rename(tmp_path / LEFT[0])
+    damaged(tmp_path, 200).rename(tmp_path / LEFT[0])
     before = everything(tmp_path)
     done = repair(tmp_path)
     assert done.hopeless

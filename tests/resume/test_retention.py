@@ -178,3 +178,12 @@ def test_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(is_leftover(name) for name in others)
         assert [path.name for path in leftovers(run)] == sorted(others)
     assert at > 5
+
+
+def test_the_step_just_saved_stays(tmp_path: Path) -> None:
+    """Later steps that were copied in are neither counted nor removed."""
+    for step in (100, 200, 300, 500, 600, 700):
+        saved(tmp_path, step)
+    done = prune(tmp_path, Keep(last=2), 300)
+    assert [path.name for path in done.removed] == [step_name(100)]
+    assert len(checkpoints(tmp_path)) == 5

@@ -601,7 +601,7 @@ def test_interrupt_before_the_load(build: Any, monkeypatch: pytest.MonkeyPatch) 
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = handlers()
 
-    def interrupted(folder: Path) -> Any:
+    def interrupted(*_: Any) -> Any:
         assert handlers() == before
         signal.raise_signal(signal.SIGINT)
 

@@ -83,6 +83,12 @@ def read_commit(folder: Path) -> Commit:
         return place.commit()
 
 
+def noted(folder: Path) -> Commit:
+    """What a checkpoint says of itself, nothing compared with it; errors as of `read_commit`."""
+    with _opened(folder) as place:
+        return place.noted()
+
+
 @contextmanager
 def _opened(folder: Path) -> Iterator[_Place]:
     """An open checkpoint; its faults are its own only while the folder stays where it is."""
@@ -130,7 +136,7 @@ class _Place:
 
     def commit(self) -> Commit:
         """COMMIT, with the step, the names and the sizes compared."""
-        commit = self._decoded()
+        commit = self.noted()
         step = step_of(self.folder.name)
         if step not in (None, commit.step):
             raise self._damaged(f"{COMMIT} is that of step {commit.step:,}; was it renamed?")
@@ -162,7 +168,8 @@ class _Place:
                 text = str(error).removeprefix(f"{self.folder / name}: ")
                 raise self._damaged(f"{name} {text}") from None
 
-    def _decoded(self) -> Commit:
+    def noted(self) -> Commit:
+        """COMMIT alone."""
         data = self._commit_bytes()
         try:
             return Commit.decoded(data)

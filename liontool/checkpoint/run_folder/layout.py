@@ -20,6 +20,7 @@ SCHEMA = 1
 
 MAX_STEP = 10**10 - 1
 
+_OF_WINDOWS = ("Thumbs.db", "desktop.ini")
 _STEP = re.compile(r"step-(\d{10})")
 _TREE = re.compile(r"state-[0-9]+\.json")
 _TENSORS = re.compile(r"state-([0-9]+)\.safetensors")
@@ -63,12 +64,17 @@ def is_hidden(name: str) -> bool:
 
     Such files are never read, so they are no reason to do without the checkpoint.
     """
-    return name.startswith(".")
+    return name.startswith(".") or name in _OF_WINDOWS
 
 
 def is_leftover(name: str) -> bool:
     """Whether a save that was killed left this name behind."""
     return _LEFTOVER.fullmatch(name) is not None
+
+
+def is_aside(name: str) -> bool:
+    """Whether a leftover had a proper name before, until an edit put it aside."""
+    return is_leftover(name) and name.endswith(f".old{SUFFIX}")
 
 
 def leftover_name() -> str:

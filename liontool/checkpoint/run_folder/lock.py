@@ -112,6 +112,19 @@ class RunLock:
         """Whether this lock is held, and that of the file at `path`."""
         return self._fd is not None and _is_at(path, self._fd)
 
+    def check(self, folder: Path) -> None:
+        """See that it is still the lock of `folder`.
+
+        Raises:
+            LockedError: The folder was moved, or another file has the lock's name, or none.
+        """
+        if not self.is_at(folder / LOCK):
+            raise LockedError(
+                f"{folder}: {LOCK} is not the file that this run has locked: the folder was moved "
+                "or the file deleted, and another run may be there now, so nothing is saved or "
+                "removed; move the folder back, or stop this run"
+            )
+
     def forget(self) -> None:
         """Close the file and leave the lock to the parent; for children after a fork."""
         if self._fd is not None:
