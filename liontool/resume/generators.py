@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType, ModuleType
+from functools import partial
+from itertools import islice
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ _DEPTH = 5
 _ELEMENTS = 64
 _LOADER = ("generator", "dataset", "sampler", "batch_sampler", "collate_fn")
 _CUDA = "cuda"
-_CLOSED = (Tensor, np.ndarray, torch.nn.Module, type, ModuleType, FunctionType)
+_OBJECTS = 10_000
+_CLOSED = (Tensor, np.ndarray, str, bytes, int, float, type, ModuleType, type(None))
+_OF_MODULES = frozenset(vars(torch.nn.Module()))
 
 
 class Generators:
@@ -81,23 +85,49 @@ def _cuda_count() -> int:
 
 def _own_generators(loader: DataLoader[Any]) -> Iterator[tuple[str, Any]]:
     """Path and generator, each one once."""
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # the objects too, so that no other one gets the id
     for name in _LOADER:
         yield from _found(name, getattr(loader, name, None), seen, _DEPTH)
 
 
-def _found(path: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
-    if id(value) in seen or depth == 0 or isinstance(value, _CLOSED):
+def _found(path: str, value: Any, seen: dict[int, Any], depth: int) -> Iterator[tuple[str, Any]]:
+    is_known = id(value) in seen or len(seen) >= _OBJECTS
+    if is_known or depth == 0 or isinstance(value, _CLOSED):
         return
-    seen.add(id(value))
+    seen[id(value)] = value
     if _kind(value) is not None:
         yield path, value
+        return
+    for name, item in _inside(value):
+        yield from _found(f"{path}.{name}", item, seen, depth - 1)
+
+
+def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What an object holds, by name."""
+    if isinstance(value, dict):  # any other mapping may read files
+        yield from islice(value.items(), _ELEMENTS)
     elif isinstance(value, (list, tuple)):
-        for index, element in enumerate(value[:_ELEMENTS]):
-            yield from _found(f"{path}.{index}", element, seen, depth - 1)
+        yield from islice(enumerate(value), _ELEMENTS)
+    elif isinstance(value, FunctionType):
+        yield from zip(
+            value.__code__.co_freevars, map(_content, value.__closure__ or ()), strict=True
+        )
+    elif isinstance(value, MethodType):
+        yield "__self__", value.__self__
     else:
-        for name, attribute in getattr(value, "__dict__", {}).items():
-            yield from _found(f"{path}.{name}", attribute, seen, depth - 1)
+        if isinstance(value, partial):
+            yield from {"func": value.func, "args": value.args, **value.keywords}.items()
+        if isinstance(value, torch.nn.Module):
+            yield from value.named_children()
+        own = getattr(value, "__dict__", {})
+        yield from ((name, item) for name, item in own.items() if name not in _OF_MODULES)
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet set
+        return None
 
 
 _Access = tuple[Callable[[Any], Any], Callable[[Any, Any], None]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,6 +69,52 @@ def test_where_they_are_found() -> None:
         "dataset.draws.2",
         "dataset.torch",
     }
+
+
+class Holder:
+    """Anything that holds another thing."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def collate(self, samples: Any) -> Any:
+        return samples
+
+
+def in_module(inner: Any) -> torch.nn.Module:
+    module = torch.nn.Sequential(torch.nn.Identity())
+    module[0].inner = inner
+    return module
+
+
+def closure(inner: Any) -> Any:
+    return lambda samples: (samples, inner)
+
+
+@pytest.mark.parametrize(
+    ("hold", "path"),
+    [
+        (lambda own: Holder({"a": own}), "inner.a"),
+        (lambda own: Holder({"a": {1: [own]}}), "inner.a.1.0"),
+        (lambda own: Holder(in_module(own)), "inner.0.inner"),
+        (in_module, "0.inner"),
+        (closure, "inner"),
+        (lambda own: partial(closure(None), own), "args.0"),
+        (lambda own: partial(closure(None), rng=own), "rng"),
+        (lambda own: Holder(own).collate, "__self__.inner"),
+    ],
+)
+def test_in_containers(hold: Any, path: str) -> None:
+    """In dicts and modules, and in what a function was made with."""
+    assert names(collate_fn=hold(random.Random(1))) == {f"collate_fn.{path}"}
+
+
+def test_the_search_ends() -> None:
+    """A large data set is not searched to its last object."""
+    many = Holder({str(one): {two: [[object()] * 9] for two in range(99)} for one in range(999)})
+    begun = time.monotonic()
+    assert names(collate_fn=many.collate) == set()
+    assert time.monotonic() - begun < 1
 
 
 def test_own_ones_are_set() -> None:

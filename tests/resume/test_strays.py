@@ -38,7 +38,7 @@ def test_refused() -> None:
         r"more=torch.nn.ParameterList\(\[...\]\)$"
     )
     with pytest.raises(ResumeError, match=match):
-        Parts(model, adam(model[0].parameters(), [*model[2].parameters()][:1] + [stray])).census()
+        Parts(model, adam(model[0].parameters(), [model[2].weight, stray])).census()
 
 
 def test_refused_in_an_extra() -> None:
