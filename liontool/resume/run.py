@@ -24,7 +24,11 @@ from liontool.resume.round_trip import encoded
 from liontool.resume.save_every import SaveEvery
 from liontool.resume.saves import Moment, Saves
 from liontool.resume.signals import Signals
+from liontool.resume.unsaved import unsaved
 from liontool.resume.workers import ignoring_signals
+
+_FAILED = "an exception ended the run"
+_LEFT = "the loop was left between a batch and run.step(); leave it after run.step()"
 
 
 class Run:
@@ -104,6 +108,7 @@ class Run:
         self._step = 0
         self._unstepped = 0  # batches since the last step
         self._is_closed = False
+        self._handled = sys.exc_info()[1]  # of the caller, and no failure of this run
         self.resumed_from: int | None = None
         self.reasons = [*loader_reasons(loader), *device_reasons(model.parameters())]
         with ExitStack() as held:
@@ -168,7 +173,8 @@ class Run:
     def close(self) -> None:
         """End the run: save what is not saved, wait, verify the newest checkpoint.
 
-        After an exception nothing is saved. A signal that came before ends the process here.
+        After an exception nothing is saved, nor between a batch and `step`: leave the loop after
+        `step`. What is not saved is said. A signal that came before ends the process here.
 
         Raises:
             LiontoolError: The last save failed, or its bytes are not what was written.
@@ -176,11 +182,13 @@ class Run:
         if self._is_closed:
             return
         with self._ending():
-            if sys.exc_info()[1] is not None:
-                self._abandon()
+            if sys.exc_info()[1] not in (None, self._handled):
+                self._abandon(_FAILED)
                 return
             if self._is_boundary():
                 self._saves.save(self._step)
+            else:
+                self._abandon(_LEFT)
             self._saves.verify()
         if self.stopping:
             self._exit()
@@ -198,7 +206,7 @@ class Run:
             self.close()
         elif not self._is_closed:
             with self._ending():
-                self._abandon()
+                self._abandon(_FAILED)
 
     @property
     def level(self) -> str:
@@ -288,11 +296,11 @@ class Run:
         self._unstepped += 1
         return batch
 
-    def _abandon(self) -> None:
-        """After an exception nobody knows what the body left undone."""
+    def _abandon(self, why: str) -> None:
+        """End without a save: nobody knows what the body left undone."""
         self._saves.settle()
-        if self._step > (self.saved_step or 0):
-            self._say(f"step {self._step:,} is not saved, because an exception ended the run")
+        if (line := unsaved(self.saved_step, self._step, why)) is not None:
+            self._say(line)
 
     def _exit(self) -> NoReturn:
         code = self._signals.exit_code
@@ -305,6 +313,7 @@ class Run:
         self._is_closed = True
         with self._held:
             yield
+        self._handled = None  # its traceback holds frames
         atexit.unregister(self._passes.end)
 
     def _release(self, lock: RunLock) -> None:

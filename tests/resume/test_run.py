@@ -256,7 +256,7 @@ def test_close_while_an_exception_passes(build: Any, tmp_path: Path, said: Lines
     run = build()
     with pytest.raises(Failed):
         close_finally(run)
-    assert said.having("step 1 is not saved, because an exception ended the run")
+    assert said.having("step 1 is not saved: an exception ended the run")
     assert saved(tmp_path) == []
     build()
 
