@@ -12,6 +12,7 @@ from liontool.checkpoint.run_folder.checking import check
 from liontool.checkpoint.run_folder.choosing import checkpoints, choose
 from liontool.checkpoint.run_folder.layout import QUARANTINE, is_leftover
 from liontool.errors import LiontoolError
+from liontool.resume.returning import foreseen
 from support import crash_server as server
 from support.crash_part import Part
 from support.crash_trainer import Plan, Trainer, warm_up
@@ -195,7 +196,7 @@ def _nth(number: int, beginning: str) -> Callable[[str], bool]:
 
 def _expected(part: Part, story: Story) -> int | None:
     """The step that the next start must go on from."""
-    choice = choose(story.plan.folder)
+    choice = foreseen(choose(story.plan.folder))
     step = None if choice.commit is None else choice.commit.step
     if story.good is not None and (step is None or step < story.good):
         part.problem(f"{story.plan}: {story.good} was reported, {step} is left: {choice}")
