@@ -17,6 +17,7 @@ from liontool.optim import LionSF
 from liontool.resume import facts as facts_of
 from liontool.resume.comparing import Comparison
 from liontool.resume.config import config_tree
+from liontool.resume.gradients import GRADIENTS, checked_gradients, give_gradients, gradients
 from liontool.resume.intake import Intake
 from liontool.resume.labels import MAIN, keyword, label_of, nested
 from liontool.resume.param_names import param_names
@@ -88,7 +89,9 @@ class Census:
 
         To ask a loader for its state begins an iterator, so whoever iterates it does that.
         """
-        return nested({label: part.state() for label, part in self._parts.items()})
+        state = nested({label: part.state() for label, part in self._parts.items()})
+        found = gradients(self._things)
+        return {**state, GRADIENTS: found} if found else state
 
     def facts(self) -> dict[str, Json]:
         """What run.json says, without step, epoch, level and reasons."""
@@ -138,8 +141,11 @@ class Census:
         Raises:
             ResumeError: It does not fit, and nothing was changed; or an object did not take what
                 it was given.
+            FormatError: It is not what liontool writes.
         """
+        held = checked_gradients(state)
         self._intake.take(state, overrides)
+        give_gradients(self._things, held)
         self._reasons += self._intake.reasons
 
     def begin(self, overrides: Mapping[str, Any]) -> None:
