@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def good_choice(folder: Path, say: Callable[[str], None]) -> Choice:
     if returned := bring_back(choice):
         for path, target in returned.items():
             say(f"{path.name} was left by what was killed; it is {target.name} again")
-        choice = choose(folder)
+        choice = _chosen_anew(choice)
     if choice.chosen is None and not choice.fresh:
         raise nothing_good(choice)
     if choice.chosen is not None:
@@ -41,6 +42,14 @@ def good_choice(folder: Path, say: Callable[[str], None]) -> Choice:
         flush_checkpoint(choice.chosen)
     flush_run(folder, say)
     return choice
+
+
+def _chosen_anew(before: Choice) -> Choice:
+    """What was refused before is damaged, also where nobody looks so far now."""
+    found = choose(before.run)
+    known = {one.path for one in found.refused}
+    rest = [one for one in before.refused if one.path not in known]
+    return replace(found, refused=(*found.refused, *rest))
 
 
 def resume(

@@ -15,7 +15,7 @@ from liontool.errors import PublishError, ReadError, ResumeError
 from liontool.resume.outlook import FRESH, NOTHING_GOOD, RESUME, outlook
 from liontool.resume.repair import repair
 from liontool.resume.returning import bring_back, returning
-from support.checkpoints import damaged, everything, saved
+from support.checkpoints import TENSORS, damaged, everything, flipped, saved
 from support.faults import Death, Killed
 from support.small_runs import begun, left, let_go
 
@@ -56,6 +56,19 @@ def test_a_save_killed_before_its_last_rename(tmp_path: Path) -> None:
     run = begun(tmp_path, [])
     let_go(run)
     assert (run.resumed_from, run.saved_step) == (2, 2)
+
+
+def test_damaged_ones_below_it(tmp_path: Path) -> None:
+    """A checkpoint that was found damaged before the newer one had its name is named and moved."""
+    left(tmp_path, 3)
+    (tmp_path / step_name(3)).rename(tmp_path / TEMPORARY)
+    flipped(tmp_path / step_name(2) / TENSORS)
+    said: list[str] = []
+    run = begun(tmp_path, said)
+    let_go(run)
+    assert run.resumed_from == 3
+    assert (tmp_path / "quarantine" / step_name(2)).is_dir()
+    assert any(line.startswith(f"{step_name(2)} was refused and moved to") for line in said)
 
 
 @pytest.mark.parametrize("name", [TEMPORARY, ASIDE])
