@@ -7,6 +7,7 @@ What was loaded is then compared with what the live objects say, so nothing is l
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from liontool.resume.config import config_tree
 from liontool.resume.gradients import GRADIENTS, checked_gradients, give_gradients, gradients
 from liontool.resume.intake import Intake
 from liontool.resume.labels import MAIN, keyword, label_of, nested
+from liontool.resume.overrides import Overrides
 from liontool.resume.param_names import param_names
 from liontool.resume.parts import Part, part_of
 from liontool.resume.strays import check_strays
@@ -67,6 +69,7 @@ class Census:
         self._config = config_tree(config)
         self._say = say
         self._reasons: list[str] = []
+        self._overrides = Overrides()
         self._intake = Intake(self._things, self._parts, say=say)
         self._remarks()
 
@@ -106,6 +109,7 @@ class Census:
             "data": facts_of.data(self._loader),
             "versions": facts_of.versions(),
             "settings": facts_of.settings(),
+            "overrides": self._overrides.in_force or None,
         }
 
     def check(
@@ -127,6 +131,7 @@ class Census:
         for line in compared.lines:
             self._say(line)
         self._reasons += facts_of.changed_settings(facts)
+        self._overrides = Overrides(done=facts.get("overrides") or {})
         self._intake = Intake(
             self._things, self._parts, left=compared.left, replaced=compared.replaced, say=self._say
         )
@@ -144,7 +149,8 @@ class Census:
             FormatError: It is not what liontool writes.
         """
         held = checked_gradients(state)
-        self._intake.take(state, overrides)
+        self._overrides = replace(self._overrides, given=overrides)
+        self._intake.take(state, self._overrides)
         give_gradients(self._things, held)
         self._reasons += self._intake.reasons
 
@@ -154,7 +160,8 @@ class Census:
         A script that is started again and again need not know which of its starts is the first.
         """
         if overrides:
-            self._intake.override(overrides)
+            self._overrides = Overrides(overrides)
+            self._intake.override(self._overrides)
 
     def reasons(self) -> list[str]:
         """Why a resume is not exact, as far as the checkpoint tells."""

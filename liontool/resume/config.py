@@ -18,7 +18,7 @@ _ABSENT = object()
 _SHOWN = 60
 
 
-def config_tree(config: Any) -> Json:
+def config_tree(config: Any, name: str = "config") -> Json:
     """A configuration as run.json keeps it; None stays None.
 
     Raises:
@@ -29,9 +29,9 @@ def config_tree(config: Any) -> Json:
     plain = _plain(config)
     if not isinstance(plain, dict):
         raise StateTypeError(
-            f"config is a {type(config).__name__}; give a dict, a dataclass or a Namespace"
+            f"{name} is a {type(config).__name__}; give a dict, a dataclass or a Namespace"
         )
-    return encode(plain, _NoLeaves(), ("config",))
+    return encode(plain, _NoLeaves(), (name,))
 
 
 def changes(saved: Json, live: Json) -> Iterator[tuple[str, str]]:

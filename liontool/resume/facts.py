@@ -145,6 +145,7 @@ _LAYOUT: Mapping[str, Callable[[Any], bool]] = {
     "param_names": _is_names,
     "config": _is_none_or_object,
     "data": _is_none_or_object,
+    "overrides": _is_none_or_object,
     "versions": _is_object,
     "settings": _is_object,
 }

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liontool.checkpoint.learning_rates import REFERENCE_KEYS
+from liontool.checkpoint.learning_rates import KINDS, REFERENCE_KEYS, SCHEDULER_KEYS
 from liontool.resume.optimizer_part import MACHINE
 from liontool.wording import value as worded
 
@@ -60,19 +60,32 @@ def machine_changes(
 
 
 def scheduler_changes(
-    scheduler: Any, saved: Mapping[str, Any], label: str
+    scheduler: Any, saved: Mapping[str, Any], label: str, *, moved: bool = False
 ) -> Iterator[tuple[str, str, str]]:
-    """The same for what a scheduler, and those inside it, were constructed with."""
+    """The same for what a scheduler, and those inside it, were constructed with.
+
+    Args:
+        scheduler: The live one.
+        saved: What the checkpoint has of it.
+        label: What to call it.
+        moved: Whether its learning rates were changed on purpose, so that nothing is said of them.
+    """
     live = scheduler.state_dict()
-    given = _given(type(scheduler)) - _NOT_FIELDS
+    given = _given(type(scheduler)) | _FIELDS
+    given -= _NOT_FIELDS | (_rates(saved) if moved else set())
     for name, old in saved.items():
-        if name in live and (name in given or name in _FIELDS) and not _is_same(old, live[name]):
+        if name in live and name in given and not _is_same(old, live[name]):
             yield f"{label}.{name}", worded(_plain(old)), worded(_plain(live[name]))
     inner, held = getattr(scheduler, "_schedulers", None), saved.get("_schedulers")
     if isinstance(inner, list) and isinstance(held, list):
         for index, (one, state) in enumerate(zip(inner, held, strict=False)):
             if isinstance(state, Mapping):
-                yield from scheduler_changes(one, state, f"{label}.{index}")
+                yield from scheduler_changes(one, state, f"{label}.{index}", moved=moved)
+
+
+def _rates(saved: Mapping[str, Any]) -> frozenset[str]:
+    """The fields of a scheduler that hold learning rates."""
+    return SCHEDULER_KEYS.union(*(kind.rates for kind in KINDS if kind.fits(saved)))
 
 
 def _is_compared(optimizer: torch.optim.Optimizer, name: str) -> bool:

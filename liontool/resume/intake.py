@@ -21,6 +21,7 @@ from liontool.resume.labels import MAIN, keyword, labelled
 from liontool.resume.module_part import ModulePart
 from liontool.resume.new_scheduler import with_live_rates
 from liontool.resume.optimizer_part import OptimizerPart
+from liontool.resume.overrides import Overrides
 from liontool.resume.overriding import overridden
 from liontool.resume.parts import Part, fits
 from liontool.resume.trees import copied
@@ -56,7 +57,7 @@ class Intake:
         self._say = say
         self.reasons: list[str] = []
 
-    def take(self, state: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    def take(self, state: Mapping[str, Any], overrides: Overrides) -> None:
         """Take a saved state in, with hyperparameters changed."""
         saved = self._saved(state)
         fitted = self._fitted(saved)
@@ -66,7 +67,7 @@ class Intake:
         for label, expected in fitted.items():
             self._compare(label, expected)
 
-    def override(self, overrides: Mapping[str, Any]) -> None:
+    def override(self, overrides: Overrides) -> None:
         """Change hyperparameters of the live objects."""
         self._load(self._fitted(self._overridden({}, overrides)))
 
@@ -88,18 +89,19 @@ class Intake:
     def _fitted(self, saved: Mapping[str, Any]) -> dict[str, Any]:
         return {label: self._parts[label].fitted(one) for label, one in saved.items()}
 
-    def _changed(self, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    def _changed(self, saved: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
         """The optimizer and what drives it, where they are not to be as they were saved."""
         changed: dict[str, Any] = {}
         optimizer = self._things["optimizer"]
         is_new = "scheduler" in self._things and "scheduler" not in saved
         if is_new and isinstance(optimizer, Optimizer):
             changed["optimizer"] = with_live_rates(saved["optimizer"], optimizer.param_groups)
-        if overrides:
+            overrides = overrides.begun_again("lr")
+        if overrides.new:
             changed |= self._overridden({**saved, **changed}, overrides)
         return changed
 
-    def _overridden(self, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    def _overridden(self, saved: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
         """The optimizer and what drives it, saved or live, with hyperparameters changed."""
         if not isinstance(self._things["optimizer"], Optimizer):
             kind = class_name(self._things["optimizer"])
@@ -119,13 +121,14 @@ class Intake:
             if label in ("optimizer", "scheduler") or is_driver:
                 yield label
 
-    def _say_changes(self, saved: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    def _say_changes(self, saved: Mapping[str, Any], overrides: Overrides) -> None:
         for label, state in saved.items():
             thing = self._things[label]
             if isinstance(thing, Optimizer):
-                self._say_options(label, thing, state, overrides)
+                self._say_options(label, thing, state, overrides.given)
             elif isinstance(thing, LRScheduler):
-                for name, old, new in scheduler_changes(thing, state, keyword(label)):
+                moved = "lr" in overrides.in_force
+                for name, old, new in scheduler_changes(thing, state, keyword(label), moved=moved):
                     self._say(f"{name} is {old}, the checkpoint's, and not {new}, as constructed")
 
     def _say_options(

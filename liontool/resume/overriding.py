@@ -15,12 +15,13 @@ from torch import Tensor
 from liontool.checkpoint import values
 from liontool.checkpoint.document import Place, TensorRef
 from liontool.checkpoint.frameworks import torch_layout
-from liontool.checkpoint.learning_rates import notes
+from liontool.checkpoint.learning_rates import notes, walk
 from liontool.checkpoint.model import Optimizer, Scheduler
 from liontool.edit import hyperparameters
 from liontool.edit.curves import LR, base
 from liontool.edit.words import Scale, Set
 from liontool.errors import EditError, ResumeError
+from liontool.resume.overrides import Overrides
 from liontool.resume.trees import mapped
 
 _HIDDEN = ("params", "param_names", "initial_lr", "initial_weight_decay")
@@ -29,7 +30,7 @@ _HIDDEN = ("params", "param_names", "initial_lr", "initial_weight_decay")
 def overridden(
     optimizer: Mapping[str, Any],
     schedulers: Mapping[str, Mapping[str, Any]],
-    overrides: Mapping[str, Any],
+    overrides: Overrides,
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state of an optimizer and its schedulers, changed; what was given stays as it is.
@@ -37,7 +38,7 @@ def overridden(
     Args:
         optimizer: Its state dict.
         schedulers: State dicts of those that drive it, by label.
-        overrides: Values by name: "lr", "weight_decay" ...
+        overrides: What the program gives; what an earlier start has done stays as it is.
         say: Takes a line for each thing to know.
 
     Raises:
@@ -51,9 +52,9 @@ def overridden(
         if torch_layout.is_scheduler(_viewed(state))
     }
     view = Optimizer(view.label, view.groups, view.slots, tuple(drivers.values()))
-    for name, value in overrides.items():
-        view = _changed(view, name, value, say)
-    if "lr" in overrides:
+    for name, value in overrides.new.items():
+        view = _changed(view, name, value, overrides.number_before(name), say)
+    if "lr" in overrides.new:
         for line in notes(view.schedulers, "change"):
             say(line)
     groups = [
@@ -68,13 +69,15 @@ def overridden(
     return {**optimizer, "param_groups": groups}, states
 
 
-def _changed(view: Optimizer, name: str, value: Any, say: Callable[[str], None]) -> Optimizer:
+def _changed(
+    view: Optimizer, name: str, value: Any, before: float | None, say: Callable[[str], None]
+) -> Optimizer:
     there = list(dict.fromkeys(str(key) for group in view.groups for key in group.fields))
     if name not in there:
         shown = ", ".join(key for key in there if key not in _HIDDEN)
         raise ResumeError(f"overrides: no group of the optimizer has '{name}'; there is {shown}")
     try:
-        after, notices = hyperparameters.changed(view, _word(view, name, value))
+        after, notices = hyperparameters.changed(view, _word(view, name, value, before))
     except EditError as error:
         raise ResumeError(f"overrides: {error}") from error
     for notice in notices:
@@ -82,16 +85,29 @@ def _changed(view: Optimizer, name: str, value: Any, say: Callable[[str], None])
     return after
 
 
-def _word(view: Optimizer, name: str, value: Any) -> Set | Scale:
-    """Groups with learning rates of their own keep their ratios: the highest becomes the value."""
+def _word(view: Optimizer, name: str, value: Any, before: float | None) -> Set | Scale:
+    """Groups with learning rates of their own keep their ratios: the highest becomes the value.
+
+    Where nothing but the present rate is kept, it has come from the value of `before`: a plateau
+    or the program lowers it for good.
+    """
     if isinstance(value, list):
         value = tuple(value)
     text = f"{name}={value}"
     if name == "lr" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if before and not any(_keeps_base(view, index) for index in range(len(view.groups))):
+            return Scale(text, name, value / before)
         bases = {base(view, index, LR) for index in range(len(view.groups))}
         if len(bases) > 1:
             return Scale(text, name, value / max(bases))
     return Set(text, name, value)
+
+
+def _keeps_base(view: Optimizer, index: int) -> bool:
+    """Whether the base of a learning rate can be told from what it is at this step."""
+    is_kept = any(key in view.groups[index].fields for key in LR.base_keys)
+    tops = (name for one in walk(view.schedulers) for name in LR.tops if name in one.fields)
+    return is_kept or any(tops)
 
 
 def _viewed(state: Any) -> Any:

@@ -38,6 +38,7 @@ class Parts:
         extras: More to be kept; optimizers among them are stepped too.
         config: What `config=` is given.
         lines: What was said.
+        resumed: What has taken a checkpoint in.
     """
 
     model: torch.nn.Module
@@ -46,6 +47,7 @@ class Parts:
     extras: Mapping[str, Any] = field(default_factory=dict)
     config: Any = None
     lines: list[str] = field(default_factory=list)
+    resumed: Census | None = None
 
     def census(self) -> Census:
         return Census(
@@ -86,14 +88,14 @@ class Parts:
     def save(self, run: Path) -> Path:
         """A checkpoint of the parts as they are."""
         run.mkdir(exist_ok=True)
-        census = self.census()
+        census = self.resumed or self.census()
         encoded = encode_state(census.live())
         body = HostCopy().take(encoded.tensors)
         return write_checkpoint(run, Snapshot(3, 0, None, body, encoded.tree, census.facts()))
 
     def resume(self, checkpoint: Path, *, allow: Any = (), **overrides: Any) -> Census:
         """Take a checkpoint in, as Run does."""
-        census = self.census()
+        census = self.resumed = self.census()
         state, facts = read_state(checkpoint, census.live())
         census.check(facts, allow=allow)
         census.load(state, overrides=overrides)
