@@ -66,8 +66,9 @@ def _machine() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     done = subprocess.run(["strace", "--version"], capture_output=True, text=True, check=True)
     strace = done.stdout.splitlines()[0].split()[-1]
+    kernel = f"{platform.system()} {platform.release().split('-')[0]}"
     return (
         "## With\n\n"
         f"liontool {__version__}, {versions}; Python {platform.python_version()}; "
-        f"{platform.system()} {platform.release().split('-')[0]}; strace {strace}; {os.cpu_count()} cores.\n"
+        f"{kernel}; strace {strace}; {os.cpu_count()} cores.\n"
     )
