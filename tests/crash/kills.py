@@ -18,7 +18,7 @@ from support.crash_part import Part
 from support.crash_trainer import Plan, Trainer, warm_up
 
 MOST_TRIES = 300
-AIMS = ("a save", "a save", "a save", "a phase", "a moment")
+AIMS = ("a save", "a phase", "a moment")
 CALLS_OF_A_SAVE = 40
 """From the hidden folder to the end of what is removed afterwards."""
 
@@ -126,7 +126,7 @@ def tell_story(part: Part, story: Story, chance: random.Random, errors: Path, co
     """Start a run and kill it, until it comes to its end."""
     for _ in range(MOST_TRIES):
         expected = _expected(part, story)
-        aim = chance.choice(AIMS) if part.counts["kills"] < count else None
+        aim = _aim(part, chance) if part.counts["kills"] < count else None
         call = server.Aim(chance.randrange(1, 4), chance.randrange(CALLS_OF_A_SAVE))
         work = training(story.plan, calls=True, aim=call if aim == "a save" else None)
         child = server.Child(work, errors)
@@ -138,6 +138,13 @@ def tell_story(part: Part, story: Story, chance: random.Random, errors: Path, co
         if child.code == -9 and part.counts["kills"] % 3 == 0:
             _damage(part, story, chance)
     part.problem(f"{story.plan}: not done after {MOST_TRIES} tries")
+
+
+def _aim(part: Part, chance: random.Random) -> str:
+    """Half of the kills and more are aimed at a save."""
+    if 2 * part.counts["aimed at a save"] <= part.counts["kills"]:
+        return "a save"
+    return chance.choice(AIMS)
 
 
 def _listen_and_kill(

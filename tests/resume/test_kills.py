@@ -16,7 +16,7 @@ def test_no_bit_differs_after_kills(workers: str) -> None:
     """15 kill -9, most of them in a save, with bits flipped after every third."""
     counts = short(f"kill -9, {workers}")
     assert counts["kills"] == 15
-    assert counts["aimed at a save"] >= 5
+    assert counts["aimed at a save"] >= 7
     assert counts["states compared"] > 50
     assert counts["damaged checkpoints refused, named and moved away"] >= 3
     assert "differences" not in counts
