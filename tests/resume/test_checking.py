@@ -114,6 +114,13 @@ def test_hidden_files_are_not_ours(folder: Path) -> None:
     assert check(folder) == read_commit(folder)
 
 
+def test_names_that_differ_in_case() -> None:
+    """They are one file on some file systems, so no COMMIT lists them."""
+    data = commit_of({"state-0.json": b"", "State-0.json": b""}, 1).encoded()
+    with pytest.raises(DamagedError, match="two names differ in nothing but case"):
+        Commit.decoded(data)
+
+
 def test_no_commit(folder: Path) -> None:
     """Without COMMIT a checkpoint does not count."""
     (folder / COMMIT).unlink()

@@ -120,6 +120,56 @@ def test_deleted_file(tmp_path: Path) -> None:
         os.close(fd)
 
 
+def test_deleted_while_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between open and lock the file can go: the lock of a file without a name keeps nobody out."""
+    path, real, asked = tmp_path / "run.lock", fcntl.flock, list[int]()
+
+    def flock(fd: int, kind: int) -> None:
+        if not asked:
+            path.unlink()
+        asked.append(kind)
+        real(fd, kind)
+
+    lock = RunLock()
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        lock.acquire(tmp_path)
+    assert (lock.is_at(path), len(asked)) == (True, 2)
+    lock.release()
+
+
+def test_somebody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look holds a lock of its own for a moment; whoever does not wait asks once more."""
+    path = tmp_path / "run.lock"
+    path.write_bytes(b"")
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+    with locked(tmp_path, wait=0):
+        assert holder(tmp_path) is not None
+    os.close(looking)
+
+
+def test_longer_note_of_before(tmp_path: Path) -> None:
+    """Of what the last holder wrote nothing is left behind the new note."""
+    (tmp_path / "run.lock").write_bytes(json.dumps({"pid": 1, "command": "x" * 3000}).encode())
+    with locked(tmp_path):
+        who = holder(tmp_path)
+    assert who is not None
+    assert who.pid == os.getpid()
+
+
+def test_file_that_stays_open(tmp_path: Path) -> None:
+    """A child that got the file by another way than a fork does not keep the lock."""
+    lock = RunLock()
+    lock.acquire(tmp_path)
+    assert lock._fd is not None
+    kept = os.dup(lock._fd)
+    lock.release()
+    assert holder(tmp_path) is None
+    os.close(kept)
+
+
 def test_looking_takes_nothing(tmp_path: Path) -> None:
     """Whoever only looks leaves no file, and waits for nobody."""
     assert holder(tmp_path) is None

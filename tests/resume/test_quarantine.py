@@ -16,6 +16,7 @@ from liontool.errors import PublishError
 from liontool.resume.quarantine import quarantine
 from support.checkpoints import damaged, everything, saved
 from support.faults import Death, Faults, Killed
+from support.recorded import Recorded
 
 
 def test_moved(tmp_path: Path) -> None:
@@ -28,6 +29,23 @@ def test_moved(tmp_path: Path) -> None:
     assert everything(moved[0]) == before
     choice = choose(tmp_path)
     assert (choice.chosen, choice.refused, choice.quarantined) == (good, (), moved)
+
+
+def test_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power failure takes one away: the new folder, the new name, and then the old one's end."""
+    saved(tmp_path, 100)
+    damaged(tmp_path, 200)
+    choice = choose(tmp_path)
+    calls = Recorded(monkeypatch, tmp_path)
+    quarantine(choice)
+    name = step_name(200)
+    assert calls == [
+        "mkdir quarantine",
+        "fsync .",
+        f"rename_new {name} quarantine/{name}",
+        "fsync quarantine",
+        "fsync .",
+    ]
 
 
 def test_nothing_good(tmp_path: Path) -> None:

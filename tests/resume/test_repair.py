@@ -18,6 +18,7 @@ from liontool.resume.leftovers import delete_leftovers, leftovers
 from liontool.resume.repair import repair
 from support.checkpoints import damaged, everything, saved
 from support.faults import Death, Killed
+from support.recorded import Recorded
 
 LEFT = (".12-0123abcd.liontool-tmp", ".12-0123abcd.old.liontool-tmp")
 
@@ -46,6 +47,15 @@ def test_repair(tmp_path: Path) -> None:
     ]  # fmt: skip
     again = repair(tmp_path)
     assert (again.refused, again.leftovers) == ((), ())
+
+
+def test_nothing_is_deleted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be undone comes last: first the damaged ones are safe, then leftovers go."""
+    _untidy(tmp_path)
+    calls = Recorded(monkeypatch, tmp_path)
+    repair(tmp_path)
+    kinds = [call.split()[0] for call in calls if "fsync" not in call]
+    assert kinds == ["mkdir", "rename_new", "rename_new", "rmtree", "unlink"]
 
 
 def test_dry_run(tmp_path: Path) -> None:

@@ -57,6 +57,15 @@ def test_best() -> None:
     assert _kept(metrics, last=2, best=3) == [2, 4, 5, 7, 8]
 
 
+@pytest.mark.parametrize("broken", range(1, 9))
+def test_best_of_a_run_that_broke(broken: int) -> None:
+    """NaN compares with nothing, so wherever it stands it must not spoil the order."""
+    metrics: dict[int, float | None] = {step: float(step) for step in range(1, 9)}
+    metrics[broken] = float("nan")
+    best = 2 if broken == 1 else 1
+    assert _kept(metrics, last=2, best=1) == [best, 7, 8]
+
+
 def test_order() -> None:
     """The oldest goes first, so that a removal that ends early leaves the newer ones."""
     assert [path.name for path in doomed(_commits(TEN), Keep(last=8))] == [

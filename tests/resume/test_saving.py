@@ -252,6 +252,21 @@ def test_retention_that_fails_is_said_and_no_failure(
     assert len(said) <= 1
 
 
+def test_retention_that_ends_the_thread_is_no_failure(
+    saver: Saver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is durable by then: not even a thread that dies afterwards makes the save fail."""
+
+    def dying(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(saver, "_prune", dying)
+    saver.start(snapshot(3))
+    saver.wait()
+    assert (saver.saved_step, saver.failure()) == (3, None)
+
+
 def test_retention_that_breaks_is_said(
     saver: Saver, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
