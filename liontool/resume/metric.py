@@ -44,5 +44,5 @@ class Metric:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"metric must be one number, got {value!r:.80}") from None

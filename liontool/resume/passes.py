@@ -71,6 +71,11 @@ class Passes:
             self._begin_again(loaded)
         return True
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a batch was asked for in this process."""
+        return self._iterator is not None
+
     def draw(self) -> Any:
         """The next batch.
 

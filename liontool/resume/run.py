@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -145,14 +145,23 @@ class Run:
         Raises:
             ValueError: There is no metric and the best checkpoints are to be kept, or it is no
                 single number.
+            ResumeError: No batch was drawn from the run yet.
         """
         self._check_open()
+        if not self._passes.is_begun:
+            raise ResumeError(
+                "run.step() came before the first batch: iterate the run, `for batch in run:`, "
+                "which also sets the generators to where the checkpoint has them"
+            )
         self._metric.take(metric)
         self._step += 1
         self._unstepped = 0
 
     def save(self) -> int:
-        """Save now, and wait until it is durable.
+        """Save now, and wait until it is durable. A step is saved once.
+
+        After the end of a pass call it last: a restart goes on with the next pass, and code that
+        stands between this and the next batch does not run again.
 
         Returns:
             The step that was saved.
@@ -327,4 +336,5 @@ class Run:
 
 
 def _print(line: str) -> None:
-    print(f"liontool: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # nobody listens any more, which is no reason to end
+        print(f"liontool: {line}", file=sys.stderr, flush=True)

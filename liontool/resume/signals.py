@@ -66,6 +66,11 @@ class Signals:
         self._is_listening = True
         for number in SIGNALS:
             self._earlier[number] = signal.signal(number, self._handle)
+        if isinstance(getattr(self._handler_before(signal.SIGTERM), "__self__", None), Signals):
+            say(
+                "another Run of this process is open: a signal saves this one alone; give one Run "
+                "both models and optimizers, by keywords"
+            )
 
     def restore(self) -> None:
         """Give the signals back; handlers that were installed after these stay."""

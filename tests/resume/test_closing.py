@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from liontool.checkpoint.system import SYSTEM
+from liontool.errors import ResumeError
 from liontool.resume import Run
 from liontool.resume.unsaved import unsaved
 
@@ -130,3 +132,41 @@ def test_many_steps() -> None:
     assert unsaved(1200, 2300, "so it is") == (
         "steps 1,201 to 2,300 are not saved: so it is; a start goes on at step 1,200"
     )
+
+
+def test_step_before_the_first_batch(build: Any) -> None:
+    """Without a batch generators are not restored, so a step is refused."""
+    run = build()
+    with pytest.raises(ResumeError, match=r"^run.step\(\) came before the first batch: iterate"):
+        run.step()
+    train(run, 1)
+    assert run.step_count == 1
+
+
+class Gone:
+    """A terminal that is no longer there."""
+
+    def write(self, text: str) -> None:
+        raise BrokenPipeError
+
+
+def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that is gone does not end the training."""
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Gone())
+        run = Run(tmp_path / "run", model=model, optimizer=optimizer, steps=2)
+        run._say("a line")
+        train(run, 1)
+        run.close()
+    assert run.step_count == 1
+
+
+def test_two_runs(build: Any, tmp_path: Path, said: list[str]) -> None:
+    """Signals reach the last one alone, which is said."""
+    build()
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Run(tmp_path / "b", model=model, optimizer=optimizer, steps=1, say=said.append).close()
+    assert [line for line in said if "another Run of this process is open" in line]

@@ -117,8 +117,11 @@ def test_overlapping_runs() -> None:
     """Two that end in the order in which they began leave no handler behind."""
     before = [signal.getsignal(number) for number in SIGNALS]
     one, other = Signals(), Signals()
+    said: list[str] = []
     one.install(pytest.fail)
-    other.install(pytest.fail)
+    other.install(said.append)
+    assert len(said) == 1
+    assert said[0].startswith("another Run of this process is open: a signal saves this one alone")
     one.restore()
     signal.raise_signal(signal.SIGTERM)
     assert (one.stopping, other.stopping) == (False, True)
