@@ -31,7 +31,7 @@ def value(item: Any) -> str:
         return f"{item:.6g}"
     if isinstance(item, Mapping):
         return _listed(f"{safe(name)} {value(part)}" for name, part in item.items())
-    if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+    if isinstance(item, Sequence) and not isinstance(item, (str, bytes, bytearray)):
         return _listed(map(value, item)) or NOTHING
     return safe(_cut(str(item), _LONGEST))
 

@@ -205,7 +205,7 @@ class Document(Protocol):
 
 def is_list(value: Value) -> TypeGuard[Sequence[Value]]:
     """Whether `value` is a list or a tuple, or stands for one."""
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
 def is_tuple(value: Sequence[Value]) -> bool:
@@ -227,7 +227,7 @@ def tensors(tree: Value) -> Iterator[tuple[tuple[Key, ...], TensorRef]]:
         elif isinstance(value, Mapping):
             seen.add(id(value))
             todo.extend(((*path, key), value[key]) for key in reversed(list(value)))
-        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
             seen.add(id(value))
             todo.extend(((*path, i), value[i]) for i in reversed(range(len(value))))
         elif isinstance(value, Opaque):

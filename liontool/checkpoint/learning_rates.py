@@ -185,7 +185,7 @@ def changed(value: Value, change: Callable[[float], float]) -> Value:
         return _changed_tensor(value, change)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return change(value) if value else value
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         items = [changed(item, change) for item in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
@@ -292,7 +292,7 @@ def _unknown_note(scheduler: Scheduler, verb: str) -> str:
 
 
 def _items(value: Value) -> Sequence[Value]:
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         return value
     return () if value is None else (value,)
 

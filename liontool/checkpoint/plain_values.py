@@ -42,7 +42,7 @@ class _Reading:
             if not depth or self._is_too_much(value):
                 return _ELLIPSIS
             return {_key(key): self.plain(item, depth - 1) for key, item in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
             if not depth or self._is_too_much(value):
                 return _ELLIPSIS
             items = [self.plain(item, depth - 1) for item in value]
@@ -76,7 +76,7 @@ def json_value(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {str(key): json_value(item) for key, item in value.items()}
-    if isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes)):
+    if isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes, bytearray)):
         return [json_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

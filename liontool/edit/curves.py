@@ -83,5 +83,5 @@ def base(optimizer: Optimizer, index: int, curve: Curve) -> float:
 
 def _one_of(value: Value, index: int) -> float | None:
     """The number of one group from a list with one for each."""
-    is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
     return number(value[index]) if is_list and index < len(value) else None

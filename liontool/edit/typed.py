@@ -42,7 +42,7 @@ def as_kept(old: Value, new: Any, name: str) -> Value:
         return _number(old, new, name)
     if isinstance(old, str):
         return _text(new, name)
-    if isinstance(old, Sequence) and not isinstance(old, bytes):
+    if isinstance(old, Sequence) and not isinstance(old, (bytes, bytearray)):
         return _several(old, new, name)
     raise EditError(f"{name} is {_shown(old)}, which no word can say")
 

@@ -191,7 +191,7 @@ def _items(value: Any) -> dict[str, Any]:
     """The parts of a value by the words that lead to them."""
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         return {str(index): item for index, item in enumerate(value)}
     return {}
 

@@ -43,3 +43,12 @@ def test_scheduler_of_a_state_file(schedulers, constant, told):
     text = state_file(checkpoint, Target(constant_lr=constant), Path("x.safetensors"))
     told_text = "# nor is the scheduler loaded: build it anew with every learning rate divided by"
     assert (told_text in text) == told
+
+
+@pytest.mark.parametrize(
+    ("lr", "text"), [(0.001, "lr=0.001,"), (0.001 / 3, "lr=0.0003333333333333333,"), (1, "lr=1,")]
+)
+def test_every_digit(lr, text):
+    """A run compares what it is constructed with, so what is printed is the number itself."""
+    checkpoint = plain.find(FakeSource({"o": adamw(lr=lr)}))
+    assert text in state_file(checkpoint, Target(), Path("x.safetensors"))

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from liontool.checkpoint.document import Computed, Opaque, TensorRef
+from liontool.checkpoint.document import Computed, Opaque, TensorRef, is_list
 from liontool.checkpoint.formats import open_document
 from liontool.checkpoint.plain_values import json_exact, json_value, plain
 from liontool.checkpoint.values import from_scalars
 from liontool.errors import LayoutError
+from liontool.wording import value as worded
 
 
 def _tensor(dtype, shape):
@@ -26,6 +27,17 @@ def test_plain_values_stay():
     assert found == NESTED
     assert isinstance(found["a"][1], tuple)
     assert found["b"] is not NESTED["b"]
+
+
+def test_a_bytearray_is_one_value():
+    """Nobody walks its bytes: it is shown, listed and kept as bytes are."""
+    value = bytearray(b"ab")
+    assert plain([value]) == [value]
+    assert not is_list(value)
+    assert json_value(value) == str(value)
+    assert worded(value) == str(value)
+    with pytest.raises(LayoutError, match="holds bytearray"):
+        json_exact(value, "extras")
 
 
 def test_tensors_and_objects():

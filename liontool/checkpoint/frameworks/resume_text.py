@@ -110,6 +110,9 @@ def _attribute(name: str) -> str:
 
 
 def _text(value: Value) -> str:
-    """Six digits are enough to read, and the exact value is in the file."""
+    """Every digit: a run says which hyperparameters are not those that it is constructed with."""
     exact = number(value)
-    return "" if exact is None else f"{exact:.6g}"
+    if exact is None:
+        return ""
+    short = f"{exact:.6g}"
+    return short if float(short) == exact else repr(float(exact))

@@ -55,7 +55,7 @@ def _milestones(value: Value) -> tuple[list[int], list[int]]:
     """Where the rate drops, in order, and how many drops there are before each of them."""
     if isinstance(value, Mapping):
         pairs = [(number(step), number(times)) for step, times in value.items()]
-    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         pairs = [(number(step), 1.0) for step in value]
     else:
         raise NotTold("it has no milestones")
