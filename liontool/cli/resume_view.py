@@ -10,11 +10,12 @@ from liontool.checkpoint.run_folder.choosing import Choice, Refused
 from liontool.checkpoint.run_folder.commit import Commit
 from liontool.checkpoint.run_folder.lock import Holder
 from liontool.cli import render
-from liontool.resume.outlook import FRESH, NOTHING_GOOD, RESUME, Outlook
+from liontool.resume.outlook import EXACT, FRESH, NOTHING_GOOD, RESUME, Outlook
 
 BAD = "red"
 _STYLES = {RESUME: render.GOOD, FRESH: render.WARNING, NOTHING_GOOD: BAD}
 _MOST = 20
+_KNOWN_HERE = "on the machine and with the settings that saved it"
 
 
 def show(found: Outlook) -> None:
@@ -59,10 +60,11 @@ def _facts(found: Outlook) -> Iterator[tuple[str, str]]:
     choice = found.choice
     if choice.commit is not None:
         yield from _checkpoint(choice, choice.commit)
-        yield "level", str(found.level)
+        yield "level", f"exact, {_KNOWN_HERE}" if found.level == EXACT else str(found.level)
     for name, paths in (
         ("older", choice.older),
         ("quarantined", choice.quarantined),
+        ("renamed", choice.renamed),
         ("leftovers", found.leftovers),
     ):
         if paths:

@@ -67,6 +67,7 @@ class Outlook:
             "refused": [one.to_dict() for one in choice.refused],
             "older": [path.name for path in choice.older],
             "quarantined": [path.name for path in choice.quarantined],
+            "renamed": [path.name for path in choice.renamed],
             "leftovers": [path.name for path in self.leftovers],
             "locked_by": None if self.holder is None else asdict(self.holder),
         }

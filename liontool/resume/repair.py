@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,9 @@ from typing import Any
 
 from liontool.checkpoint.run_folder.checking import Progress
 from liontool.checkpoint.run_folder.choosing import Refused, check_run, survey
+from liontool.checkpoint.run_folder.layout import LOCK, is_run
 from liontool.checkpoint.run_folder.lock import Holder, holder, locked
+from liontool.errors import ReadError
 from liontool.resume.leftovers import delete_leftovers, leftovers
 from liontool.resume.quarantine import quarantine
 from liontool.resume.returning import bring_back, foreseen, returning
@@ -98,10 +101,22 @@ def repair(run: Path, *, dry_run: bool = False, progress: Progress | None = None
 
 @contextmanager
 def undisturbed(run: Path, *, dry_run: bool) -> Iterator[Holder | None]:
-    """Hold the lock of a run in the body, or where nothing is to be done only say who has it."""
+    """Hold the lock of a run in the body, or where nothing is to be done only say who has it.
+
+    Raises:
+        LockedError: A run has the folder.
+        ReadError: There is no such folder, or nobody ever trained in it.
+    """
     check_run(run)
+    _check_begun(run)
     if dry_run:
         yield holder(run)
         return
     with locked(run, wait=0):
         yield None
+
+
+def _check_begun(run: Path) -> None:
+    """See that a run was begun here: a lock left in any other folder would be litter."""
+    if not (is_run(run) or leftovers(run) or os.path.lexists(run / LOCK)):
+        raise ReadError(f"{run}: is not the folder of a run: no checkpoint was ever saved in it")

@@ -32,7 +32,8 @@ def test_usable(liontool: Run, tmp_path: Path) -> None:
     assert f"  checkpoint  {step_name(1200)}, every byte as it was committed" in lines
     assert "in epoch 12" in out
     assert "  metric      0.25" in lines
-    assert "  level       exact" in lines
+    told = "exact, on the machine and with the settings that saved it"
+    assert f"  level       {told}" in lines
     assert f"  older       {step_name(600)}" in lines
     assert "Refused" not in out
 
@@ -78,6 +79,15 @@ def test_fresh(liontool: Run, tmp_path: Path) -> None:
     """Where nothing was ever saved there is nothing to resume."""
     code, out, _ = liontool("resume", str(tmp_path))
     assert (code, out) == (1, f"{tmp_path}: holds no checkpoint: a start begins at step 0\n")
+
+
+def test_renamed(liontool: Run, tmp_path: Path) -> None:
+    """A checkpoint under a longer name is no fresh start, and is named."""
+    saved(tmp_path, 100).rename(tmp_path / f"{step_name(100)}.orig")
+    code, out, _ = liontool("resume", str(tmp_path))
+    assert code == 1
+    assert "no checkpoint is good: a start would refuse" in out
+    assert f"  renamed  {step_name(100)}.orig" in out
 
 
 def test_in_use(liontool: Run, tmp_path: Path) -> None:

@@ -119,3 +119,15 @@ def test_edit(liontool: Command, run: Path) -> None:
     assert liontool("verify", str(run)).code == 0
     code, _, err = liontool("edit", str(run / NEW / "run.json"), "lr=x0.5", "--in-place")
     assert (code, "edit the whole" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", [f"{NEW}.1", f"{NEW}.old"])
+def test_only_a_quarantine(liontool: Command, run: Path, name: str) -> None:
+    """A run of which all is in quarantine/ is one, whatever number a checkpoint got there."""
+    (run / "quarantine").mkdir()
+    for path in run.glob("step-*"):
+        path.rename(run / "quarantine" / path.name.replace(NEW, name))
+    (run / "quarantine" / "step-0000000005").rename(run.parent / "elsewhere")
+    code, _, err = liontool("inspect", str(run))
+    assert code == 2
+    assert "no checkpoint in it is good (1 in quarantine/)" in err

@@ -172,6 +172,27 @@ def test_not_there(liontool: Run, tmp_path: Path, name: str) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("arguments", [["prune"], ["repair"], ["prune", "--dry-run"]])
+def test_no_run(liontool: Run, tmp_path: Path, arguments: list[str]) -> None:
+    """A folder in which nobody ever trained is an error, and no lock is left there."""
+    (tmp_path / "photo.png").write_bytes(b"")
+    code, out, err = liontool("runs", *arguments, str(tmp_path))
+    assert (code, out) == (2, "")
+    said = "is not the folder of a run: no checkpoint was ever saved in it"
+    assert err == f"liontool: error: {tmp_path}: {said}\n"
+    assert os.listdir(tmp_path) == ["photo.png"]
+
+
+@pytest.mark.parametrize("name", ["prune", "repair"])
+def test_nothing_saved_yet(liontool: Run, tmp_path: Path, name: str) -> None:
+    """Where a run was begun and nothing was saved there is nothing to do."""
+    with locked(tmp_path):
+        pass
+    code, out, _ = liontool("runs", name, str(tmp_path))
+    assert code == 0
+    assert out.startswith(f"{tmp_path}: nothing to re")
+
+
 def test_alone(liontool: Run) -> None:
     """Without a word after it, it says what there is."""
     code, out, _ = liontool("runs")

@@ -16,7 +16,7 @@ from liontool.checkpoint.run_folder.choosing import (
 )
 from liontool.checkpoint.run_folder.hashing import hash_of
 from liontool.checkpoint.run_folder.layout import COMMIT
-from liontool.errors import LayoutError, ReadError
+from liontool.errors import LayoutError, ReadError, ResumeError
 from support.checkpoints import damaged, everything, saved
 from support.faults import Faults
 
@@ -56,12 +56,33 @@ def test_sizes_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["step-300", "Step-0000000300", "step-0000000300.bak", ".5-0123abcd.liontool-tmp",
-             "step-٠٠٠٠٠٠٠٣٠٠"]
+    "name", ["step-300", "Step-0000000300", ".5-0123abcd.liontool-tmp", "step-٠٠٠٠٠٠٠٣٠٠",
+             "step-00000003000"]
 )  # fmt: skip
 def test_other_names(tmp_path: Path, name: str) -> None:
     """Only names that a save gives are looked at."""
     saved(tmp_path, 300).rename(tmp_path / name)
+    assert choose(tmp_path).fresh
+
+
+@pytest.mark.parametrize("name", ["quarantine/step-0000000300.old", "step-0000000300.orig"])
+def test_renamed(tmp_path: Path, name: str) -> None:
+    """A checkpoint that somebody gave a longer name was saved: nothing begins anew over it."""
+    (tmp_path / "quarantine").mkdir()
+    saved(tmp_path, 300).rename(tmp_path / name)
+    for choice in (choose(tmp_path), survey(tmp_path).choice):
+        assert choice.chosen is None
+        assert not choice.fresh
+        assert choice.quarantined + choice.renamed == (tmp_path / name,)
+    words = "1 in quarantine/" if "/" in name else rf"{name} was renamed"
+    with pytest.raises(ResumeError, match=rf"no checkpoint in it is good \({words}\)"):
+        raise nothing_good(choose(tmp_path))
+
+
+def test_other_files_of_that_name(tmp_path: Path) -> None:
+    """What only begins with the name of a checkpoint and has no COMMIT was never one."""
+    (tmp_path / "step-0000000300.png").write_bytes(b"")
+    (tmp_path / "step-0000000300-samples").mkdir()
     assert choose(tmp_path).fresh
 
 

@@ -44,6 +44,7 @@ def test_resume(tmp_path: Path) -> None:
         }],
         "older": [step_name(100)],
         "quarantined": [step_name(250)],
+        "renamed": [],
         "leftovers": [".12-0123abcd.liontool-tmp"],
         "locked_by": None,
     }  # fmt: skip

@@ -64,7 +64,8 @@ def test_no_metric(tmp_path: Path) -> None:
 
 
 def test_empty(tmp_path: Path) -> None:
-    """A folder without checkpoints is left as it is."""
+    """A run without checkpoints is left as it is."""
+    (tmp_path / "run.lock").touch()
     done = thin_out(tmp_path, Keep())
     assert (done.removed, done.kept) == ((), ())
 

@@ -6,7 +6,6 @@ Nothing here moves, writes or locks anything, and nothing needs torch.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from pathlib import Path
 
 from liontool.checkpoint.run_folder.checking import Progress, check, read_commit
 from liontool.checkpoint.run_folder.commit import Commit
-from liontool.checkpoint.run_folder.layout import QUARANTINE, step_of
+from liontool.checkpoint.run_folder.layout import COMMIT, QUARANTINE, is_of_checkpoint, step_of
 from liontool.errors import DamagedError, ReadError, ResumeError, UnfinishedError
 
-_QUARANTINED = re.compile(r"step-[0-9]{10}(\.[0-9]+)?")
 _SHOWN = 3
 
 
@@ -49,6 +47,7 @@ class Choice:
         refused: Those that cannot be used, newest first.
         quarantined: Those that were moved away by an earlier start.
         older: The ones that nobody had to look at, newest first.
+        renamed: Those that somebody gave a longer name; they are not looked at.
     """
 
     run: Path
@@ -57,11 +56,13 @@ class Choice:
     refused: tuple[Refused, ...]
     quarantined: tuple[Path, ...]
     older: tuple[Path, ...] = ()
+    renamed: tuple[Path, ...] = ()
 
     @property
     def fresh(self) -> bool:
         """Whether nothing was ever saved here, so that a run may begin at its beginning."""
-        return self.chosen is None and not self.refused and not self.quarantined
+        found = self.refused or self.quarantined or self.renamed
+        return self.chosen is None and not found
 
 
 def choose(run: Path, *, deep: bool = True, progress: Progress | None = None) -> Choice:
@@ -85,7 +86,8 @@ def choose(run: Path, *, deep: bool = True, progress: Progress | None = None) ->
             chosen = path
         except (DamagedError, UnfinishedError) as error:
             refused.append(_refused(path, error))
-    return Choice(run, chosen, commit, tuple(refused), _quarantined(run), tuple(todo))
+    aside, renamed = _quarantined(run), _renamed(run)
+    return Choice(run, chosen, commit, tuple(refused), aside, tuple(todo), renamed)
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,14 @@ class Survey:
         good: Those that can be used, newest first.
         refused: The others, newest first.
         quarantined: Those that were moved away by an earlier start.
+        renamed: Those that somebody gave a longer name.
     """
 
     run: Path
     good: Mapping[Path, Commit]
     refused: tuple[Refused, ...]
     quarantined: tuple[Path, ...]
+    renamed: tuple[Path, ...]
 
     @property
     def choice(self) -> Choice:
@@ -110,7 +114,8 @@ class Survey:
         good = tuple(self.good)
         chosen = good[0] if good else None
         commit = self.good[chosen] if chosen else None
-        return Choice(self.run, chosen, commit, self.refused, self.quarantined, good[1:])
+        aside = self.quarantined
+        return Choice(self.run, chosen, commit, self.refused, aside, good[1:], self.renamed)
 
 
 def survey(run: Path, *, progress: Progress | None = None) -> Survey:
@@ -121,7 +126,7 @@ def survey(run: Path, *, progress: Progress | None = None) -> Survey:
             good[path] = check(path, progress=progress)
         except (DamagedError, UnfinishedError) as error:
             refused.append(_refused(path, error))
-    return Survey(run, good, tuple(refused), _quarantined(run))
+    return Survey(run, good, tuple(refused), _quarantined(run), _renamed(run))
 
 
 def check_run(run: Path) -> None:
@@ -143,6 +148,8 @@ def nothing_good(choice: Choice) -> ResumeError:
     reasons = [f"{one.path.name}: {one.reason}" for one in choice.refused[:_SHOWN]]
     if len(choice.refused) > _SHOWN:
         reasons.append(f"and {len(choice.refused) - _SHOWN:,} more")
+    if choice.renamed:
+        reasons.append(f"{choice.renamed[0].name:.80} was renamed")
     if choice.quarantined:
         reasons.append(f"{len(choice.quarantined):,} in {QUARANTINE}/")
     return ResumeError(
@@ -160,7 +167,16 @@ def checkpoints(run: Path) -> list[Path]:
 
 def _quarantined(run: Path) -> tuple[Path, ...]:
     folder = run / QUARANTINE
-    return tuple(folder / name for name in sorted(_names(folder)) if _QUARANTINED.fullmatch(name))
+    return tuple(folder / name for name in sorted(_names(folder)) if is_of_checkpoint(name))
+
+
+def _renamed(run: Path) -> tuple[Path, ...]:
+    names = [name for name in sorted(_names(run)) if is_of_checkpoint(name)]
+    return tuple(
+        run / name
+        for name in names
+        if step_of(name) is None and os.path.lexists(run / name / COMMIT)
+    )
 
 
 def _names(folder: Path) -> Iterator[str]:

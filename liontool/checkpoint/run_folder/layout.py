@@ -22,6 +22,7 @@ MAX_STEP = 10**10 - 1
 
 _OF_WINDOWS = ("Thumbs.db", "desktop.ini")
 _STEP = re.compile(r"step-(\d{10})")
+_OF_CHECKPOINT = re.compile(r"step-[0-9]{10}([^0-9].*)?", re.DOTALL)
 _TREE = re.compile(r"state-[0-9]+\.json")
 _TENSORS = re.compile(r"state-([0-9]+)\.safetensors")
 _LEFTOVER = re.compile(rf"\.\d+-[0-9a-f]{{8}}(\.old)?{re.escape(SUFFIX)}")
@@ -36,6 +37,11 @@ def step_of(name: str) -> int | None:
     """The step in the name of a checkpoint's folder; None for any other name."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match and name.isascii() else None
+
+
+def is_of_checkpoint(name: str) -> bool:
+    """Whether a name is that of a checkpoint, or that with more behind it, such as ".1"."""
+    return _OF_CHECKPOINT.fullmatch(name) is not None
 
 
 def tensors_name(rank: int = 0) -> str:
@@ -85,7 +91,7 @@ def leftover_name() -> str:
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run: it has checkpoints, or quarantined ones."""
     return any(step_of(path.name) is not None for path in _entries(folder)) or (
-        any(step_of(path.name) is not None for path in _entries(folder / QUARANTINE))
+        any(is_of_checkpoint(path.name) for path in _entries(folder / QUARANTINE))
     )
 
 
