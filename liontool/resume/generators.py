@@ -39,14 +39,20 @@ class Generators:
     def state(self) -> dict[str, Any]:
         """The state of them all."""
         state: dict[str, Any] = {
-            "python": random.getstate(),
-            "numpy": np.random.get_state(legacy=False),
-            "torch": torch.get_rng_state(),
+            **self.common(),
             "loader": {path: _state(generator) for path, generator in self._own.items()},
         }
         if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             state[_CUDA] = torch.cuda.get_rng_state_all()
         return state
+
+    def common(self) -> dict[str, Any]:
+        """The state of those that the whole program draws from."""
+        return {
+            "python": random.getstate(),
+            "numpy": np.random.get_state(legacy=False),
+            "torch": torch.get_rng_state(),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Set them all, but for `unknown` ones.

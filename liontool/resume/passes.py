@@ -19,10 +19,15 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from liontool.errors import ResumeError
+from liontool.resume.difference import difference
 from liontool.resume.generators import Generators
 from liontool.resume.sample_seeded import seeded_parts
 from liontool.resume.workers import kill_workers, killed_on_error, shut_down
 
+_LAZY = (
+    "the batch sampler draws from a global generator while it goes on, and so may the body in "
+    "between; give it a generator of its own, or state_dict and load_state_dict"
+)
 _FINISHED = "_iterator_finished"  # torchdata's word for a state at the end of a pass
 
 
@@ -37,6 +42,7 @@ class Passes:
         epoch: Finished passes.
         drawn: Batches drawn in this pass.
         between: Whether the last pass has ended, or none was begun, and the next has not.
+        reasons: Why the order of the data may not be the one that it would have been.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Passes:
         self.epoch = 0
         self.drawn = 0
         self.between = True
+        self.reasons: list[str] = []
         self._owner = os.getpid()
         self._loader = loader
         self._starting_workers = starting_workers
@@ -180,7 +187,8 @@ class Passes:
         if self._iterator is None:
             self._begin_new({**loaded, "loader": None})
         else:
-            _move_on(self._iterator)
+            if _move_on(self._iterator, self._generators):
+                self.reasons.append(_LAZY)
             self._generators.load(loaded["generators"])
 
     def _made_at(self, state: Mapping[str, Any] | None) -> Any:
@@ -225,11 +233,19 @@ def _outlives_pass(loader: Any) -> bool:
     return loader.persistent_workers or any(hasattr(part, "load_state_dict") for part in parts)
 
 
-def _move_on(iterator: Any) -> None:
-    """Draw the indexes that were used now: torchdata would only do it with the next batch."""
+def _move_on(iterator: Any, generators: Generators) -> bool:
+    """Draw the indexes that were used now: torchdata would only do it with the next batch.
+
+    Returns:
+        Whether generators of the whole program were drawn from after the first of them. What the
+        body draws from these in between is not drawn again.
+    """
     pending = isinstance(getattr(iterator, "_sampler_iter", None), itertools.islice)
-    if pending and not getattr(iterator, "_workers", None):
-        indexes = iter(iterator._index_sampler)
-        for _ in zip(range(iterator._sampler_iter_yielded), indexes, strict=False):
-            pass
-        iterator._sampler_iter = indexes
+    if not pending or getattr(iterator, "_workers", None):
+        return False
+    indexes = iter(iterator._index_sampler)
+    after_first: dict[str, Any] = {}
+    for _ in zip(range(iterator._sampler_iter_yielded), indexes, strict=False):
+        after_first = after_first or generators.common()
+    iterator._sampler_iter = indexes
+    return bool(after_first) and difference(after_first, generators.common()) is not None

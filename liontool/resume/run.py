@@ -119,8 +119,8 @@ class Run:
                 saved_step=self.resumed_from, lock=lock, moment=self._moment, say=self._say,
             )  # fmt: skip
             self._held = held.pop_all()
-        for reason in self.reasons:
-            self._say(f"not exact: {reason}")
+        reasons, self.reasons = self.reasons, []
+        self._add_reasons(reasons)
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of the rest of the current pass."""
@@ -298,12 +298,20 @@ class Run:
     def _draw(self) -> Any:
         if self._passes.begin():
             encoded({"loader": self._passes.state()["loader"]})
+            self._add_reasons(self._passes.reasons)
             # Registered after multiprocessing's own hook, so it is called before that one.
             atexit.unregister(self._passes.end)
             atexit.register(self._passes.end)
         batch = self._passes.draw()
         self._unstepped += 1
         return batch
+
+    def _add_reasons(self, reasons: list[str]) -> None:
+        """Each is said once."""
+        for reason in reasons:
+            if reason not in self.reasons:
+                self.reasons.append(reason)
+                self._say(f"not exact: {reason}")
 
     def _abandon(self, why: str) -> None:
         """End without a save: nobody knows what the body left undone."""
