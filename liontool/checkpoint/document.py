@@ -21,6 +21,8 @@ from typing import Any, Protocol, TypeGuard
 Value = Any
 Key = str | int | float | bool | None
 
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+
 ITEM_SIZES: Mapping[str, int] = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
@@ -203,6 +205,11 @@ class Document(Protocol):
         """Bytes of headers and pickles, everything but tensor data."""
 
 
+def is_plain(value: Value) -> bool:
+    """Whether a value surely has nothing below it; who walks a long list asks this first."""
+    return type(value) in _PLAIN
+
+
 def is_list(value: Value) -> TypeGuard[Sequence[Value]]:
     """Whether `value` is a list or a tuple, or stands for one."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
@@ -226,10 +233,12 @@ def tensors(tree: Value) -> Iterator[tuple[tuple[Key, ...], TensorRef]]:
             yield path, value
         elif isinstance(value, Mapping):
             seen.add(id(value))
-            todo.extend(((*path, key), value[key]) for key in reversed(list(value)))
+            below = ((key, value[key]) for key in reversed(list(value)))
+            todo.extend(((*path, key), item) for key, item in below if not is_plain(item))
         elif isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
             seen.add(id(value))
-            todo.extend(((*path, i), value[i]) for i in reversed(range(len(value))))
+            below = ((i, value[i]) for i in reversed(range(len(value))))
+            todo.extend(((*path, key), item) for key, item in below if not is_plain(item))
         elif isinstance(value, Opaque):
             seen.add(id(value))
             todo.append(((*path, value.name), value.state))

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from liontool.checkpoint.document import Document, Key, Opaque, Place, TensorRef, Value, is_list
+from liontool.checkpoint.document import (
+    Document,
+    Key,
+    Opaque,
+    Place,
+    TensorRef,
+    Value,
+    is_list,
+    is_plain,
+)
 from liontool.checkpoint.frameworks.weights import weights_by_name
 from liontool.checkpoint.learning_rates import FOREIGN, number
 from liontool.checkpoint.model import Fields, Optimizer, ParamGroup, Scheduler, Slot
@@ -262,7 +271,8 @@ def _nodes(
         seen.add(id(value))
         yield path, value
         if not is_leaf(value):
-            todo.extend(((*path, key), child) for key, child in reversed(list(_entries(value))))
+            below = [entry for entry in _entries(value) if not is_plain(entry[1])]
+            todo.extend(((*path, key), child) for key, child in reversed(below))
 
 
 def _entries(value: Value) -> Iterator[tuple[Key, Value]]:
