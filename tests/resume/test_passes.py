@@ -110,6 +110,19 @@ def test_no_batches() -> None:
         passes(loader(Plain(1), drop_last=True)).draw()
 
 
+def test_no_batches_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what was loaded at its end may begin with an empty pass; later ones are an error."""
+    one = passes(loader(Plain(4)))
+    rest(one)
+    made = loader(Plain(4))
+    again = passes(made)
+    again.load(one.state())
+    assert len(rest(again)) == 2
+    monkeypatch.setattr(again, "_made", lambda: iter(()))
+    with pytest.raises(ResumeError, match="gave no batch in a whole pass"):
+        again.draw()
+
+
 def test_another_number_of_workers() -> None:
     """A loader that cannot take the place says so; if it may differ, the pass begins again."""
     one = passes(loader(Plain(10)))
