@@ -158,10 +158,11 @@ class Run:
         self._unstepped = 0
 
     def save(self) -> int:
-        """Save now, and wait until it is durable. A step is saved once.
+        """Save now, and wait until it is durable.
 
-        After the end of a pass call it last: a restart goes on with the next pass, and code that
-        stands between this and the next batch does not run again.
+        A checkpoint of the same step gives way to the new one, in one move. After the end of a
+        pass call it last: a restart goes on with the next pass, and code that stands between this
+        and the next batch does not run again.
 
         Returns:
             The step that was saved.
@@ -176,7 +177,7 @@ class Run:
                 f"{self._unstepped:,} batches were drawn since the last run.step(), "
                 "and a save in between would lose their gradients; call save() after step()"
             )
-        self._saves.save(self._step)
+        self._saves.save(self._step, again=True)
         return self._step
 
     def close(self) -> None:

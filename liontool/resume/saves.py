@@ -40,7 +40,7 @@ class Moment:
 
 
 class Saves:
-    """Begins saves and hears of their ends. No step is saved twice.
+    """Begins saves and hears of their ends.
 
     Args:
         folder: Of the run.
@@ -100,14 +100,18 @@ class Saves:
         elif self._schedule.is_due(step) and not self.busy:
             self._start(step)
 
-    def save(self, step: int) -> None:
-        """Save a step, if it is not yet, and wait until it is durable.
+    def save(self, step: int, *, again: bool = False) -> None:
+        """Save a step, and wait until it is durable.
+
+        Args:
+            step: Where the run stands.
+            again: Whether to save it even if it is, since the state may be another.
 
         Raises:
             LiontoolError: It cannot be saved.
         """
         self.settle()
-        self._start(step)
+        self._start(step, again=again)
         self._saver.wait()
 
     def settle(self) -> None:
@@ -127,11 +131,12 @@ class Saves:
         if self.saved_step is not None and self.saved_step != self._found_step:
             check(self._folder / step_name(self.saved_step))
 
-    def _start(self, step: int) -> None:
-        if self.saved_step == step:
+    def _start(self, step: int, *, again: bool = False) -> None:
+        if self.saved_step == step and not again:
             return
         now = self._moment()
         state = encode_state(now.state)
         body = self._host.take(state.tensors)
-        self._saver.start(Snapshot(step, now.epoch, now.metric, body, state.tree, now.facts))
+        snapshot = Snapshot(step, now.epoch, now.metric, body, state.tree, now.facts)
+        self._saver.start(snapshot, replace=again)
         self._schedule.saved(step)

@@ -63,15 +63,20 @@ class Saver:
         """Whether a save is in flight."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, snapshot: Snapshot) -> None:
-        """Begin to write a snapshot, whose body must not change until it is written."""
+    def start(self, snapshot: Snapshot, *, replace: bool = False) -> None:
+        """Begin to write a snapshot, whose body must not change until it is written.
+
+        Args:
+            snapshot: What to write.
+            replace: Whether to take the place of a checkpoint of the same step, whole or not at all.
+        """
         if self.busy:
             raise RuntimeError("a save is in flight; wait for it before the next")
         if (untold := self.failure()) is not None:
             self._say(f"{untold}; training goes on")
         # Said of a thread that can say nothing itself any more.
         self._error = ResumeError(f"step {snapshot.step} was not saved: the thread broke off")
-        thread = threading.Thread(target=self._save, args=(snapshot,), name="liontool-save")
+        thread = threading.Thread(target=self._save, args=(snapshot, replace), name="liontool-save")
         try:
             thread.start()
         except RuntimeError as error:  # the system has no more threads
@@ -97,12 +102,12 @@ class Saver:
         error, self._error = self._error, None
         return error
 
-    def _save(self, snapshot: Snapshot) -> None:
+    def _save(self, snapshot: Snapshot, replace: bool) -> None:
         _step_back()
         try:
             self._check_lock()
             self._make_way(snapshot.step)
-            write_checkpoint(self._run, snapshot, self._check_lock)
+            write_checkpoint(self._run, snapshot, self._check_lock, replace=replace)
         except BaseException as error:
             self._error = _told(snapshot.step, error)
             return

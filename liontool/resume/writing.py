@@ -38,13 +38,20 @@ _WAYS_OUT = publish.WaysOut(
 )
 
 
-def write_checkpoint(run: Path, snapshot: Snapshot, before_publish: Hook | None = None) -> Path:
+def write_checkpoint(
+    run: Path,
+    snapshot: Snapshot,
+    before_publish: Hook | None = None,
+    *,
+    replace: bool = False,
+) -> Path:
     """Write a checkpoint into the folder of a run; it is durable when this returns.
 
     Args:
         run: The folder.
         snapshot: What to write.
         before_publish: Called after the last byte; an exception calls everything off.
+        replace: Whether a checkpoint of the same step gives way; it does so when this one is whole.
 
     Returns:
         The folder of the checkpoint.
@@ -60,7 +67,7 @@ def write_checkpoint(run: Path, snapshot: Snapshot, before_publish: Hook | None 
     with publish.new_folder(
         target,
         size=size + _SLACK,
-        force=False,
+        force=replace,
         before_publish=before_publish,
         ways_out=_WAYS_OUT,
     ) as folder:

@@ -206,12 +206,28 @@ def test_accumulation(build: Any, tmp_path: Path) -> None:
 
 
 def test_save(build: Any, tmp_path: Path) -> None:
-    """`save` is durable when it returns, and a step is saved once."""
+    """`save` is durable when it returns."""
     run = build()
     assert run.save() == 0
     train(run, 2)
     assert run.save() == run.save() == run.saved_step == 2
     assert saved(tmp_path) == [0, 2]
+    assert [path.name for path in tmp_path.rglob("*tmp*")] == []
+
+
+def test_save_of_a_step_that_is_saved(build: Any, tmp_path: Path) -> None:
+    """What changed since, such as averaged weights at the end, is in the checkpoint."""
+    extra = nn.Linear(1, 1)
+    run = build(extra=extra)
+    train(run, 4)
+    run.save()
+    nn.init.constant_(extra.weight, 7.0)
+    assert run.save() == 4
+    run.close()
+    assert saved(tmp_path) == [4]
+    again = nn.Linear(1, 1)
+    build(extra=again).close()
+    assert again.weight.item() == 7.0
 
 
 def test_a_save_that_is_due(build: Any, tmp_path: Path) -> None:

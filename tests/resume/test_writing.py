@@ -242,6 +242,27 @@ def test_a_death_in_each_call_leaves_all_or_nothing(run: Path) -> None:
     assert is_whole(new, 7)
 
 
+def test_killed_in_any_call_of_a_replacement(tmp_path: Path) -> None:
+    """Of a checkpoint that another one of the same step replaces, one of the two is always whole."""
+    old, new = 0, 0
+    for at in itertools.count():
+        run = tmp_path / str(at)
+        run.mkdir()
+        write_checkpoint(run, snapshot(metric=1.0))
+        with pytest.MonkeyPatch.context() as patch:
+            death = Death(patch, at)
+            with suppress(Killed):
+                write_checkpoint(run, snapshot(metric=2.0), replace=True)
+        assert is_whole(run / "step-0000000007", 7)
+        metric = check(run / "step-0000000007").metric
+        old, new = old + (metric == 1.0), new + (metric == 2.0)
+        if not death.struck:
+            break
+    assert names(run) == {"step-0000000007"}
+    assert metric == 2.0
+    assert min(old, new) > 2
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_a_disk_that_is_full_at_any_byte(code: int, run: Path) -> None:
     """A disk that takes so many bytes and no more leaves the run as it was, and is told."""
