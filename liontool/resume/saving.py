@@ -68,7 +68,7 @@ class Saver:
 
         Args:
             snapshot: What to write.
-            replace: Whether to take the place of a checkpoint of the same step, whole or not at all.
+            replace: Whether a checkpoint of the same step gives way to it, in one move.
         """
         if self.busy:
             raise RuntimeError("a save is in flight; wait for it before the next")

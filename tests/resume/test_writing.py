@@ -243,7 +243,7 @@ def test_a_death_in_each_call_leaves_all_or_nothing(run: Path) -> None:
 
 
 def test_killed_in_any_call_of_a_replacement(tmp_path: Path) -> None:
-    """Of a checkpoint that another one of the same step replaces, one of the two is always whole."""
+    """A checkpoint is replaced by another one of its step: one of the two is always whole."""
     old, new = 0, 0
     for at in itertools.count():
         run = tmp_path / str(at)
