@@ -114,11 +114,11 @@ def test_no_batches_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what was loaded at its end may begin with an empty pass; later ones are an error."""
     one = passes(loader(Plain(4)))
     rest(one)
-    made = loader(Plain(4))
-    again = passes(made)
+    again = passes(loader(Plain(4)))
     again.load(one.state())
     assert len(rest(again)) == 2
-    monkeypatch.setattr(again, "_made", lambda: iter(()))
+    made_next = iter([iter(()), iter([torch.zeros(2, 3)])])
+    monkeypatch.setattr(again, "_made", lambda: next(made_next))
     with pytest.raises(ResumeError, match="gave no batch in a whole pass"):
         again.draw()
 

@@ -71,7 +71,7 @@ def test_what_was_not_written_is_not_read_again(
 def test_the_next_save_after_a_resume(tmp_path: Path) -> None:
     """Multiples count from the step that was loaded."""
     let_go(trained(begun(tmp_path, []), 3))
-    run = begun(tmp_path, [], save_every=5)
+    run = begun(tmp_path, [], save_every=3)
     for _ in run:
         if run.step_count >= 4:
             break
@@ -219,3 +219,49 @@ def test_another_optimizer_sees_the_weights(tmp_path: Path) -> None:
     parts = _parts(kind=Looking)
     parts.resume(first.save(tmp_path / "run"), allow="second")
     assert torch.equal(parts.extras["second"].seen, first.model[0].weight)
+
+
+class Counted:
+    """A number that is kept."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+
+    def state_dict(self) -> dict[str, int]:
+        return {"number": self.number}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.number = state["number"]
+
+    def step(self) -> None:
+        pass
+
+
+class CountedAnew(Counted):
+    """Another class with the same state."""
+
+
+class Forgetful(Counted):
+    """Another class, which takes nothing."""
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
+
+def _counting(scheduler: Counted) -> Parts:
+    model = net()
+    return Parts(model, torch.optim.SGD(model.parameters(), lr=0.1), scheduler)
+
+
+def test_another_class_with_the_same_state(tmp_path: Path) -> None:
+    """Where it is allowed it goes on, and does not begin as it was built."""
+    parts = _counting(CountedAnew())
+    parts.resume(_counting(Counted(5)).save(tmp_path / "run"), allow="scheduler")
+    assert parts.scheduler.number == 5
+
+
+def test_another_class_that_takes_nothing(tmp_path: Path) -> None:
+    """It was allowed, so this is a line and no error."""
+    parts = _counting(Forgetful())
+    census = parts.resume(_counting(Counted(5)).save(tmp_path / "run"), allow="scheduler")
+    assert any("changed its state while loading: number" in one for one in census.reasons())
