@@ -11,7 +11,7 @@ import pytest
 
 from liontool.checkpoint.run_folder.choosing import checkpoints
 from liontool.checkpoint.run_folder.layout import LOCK
-from liontool.checkpoint.run_folder.lock import RunLock
+from liontool.checkpoint.run_folder.lock import RunLock, locked
 from liontool.checkpoint.system import SYSTEM
 from liontool.errors import LiontoolError, LockedError
 from liontool.resume import Run, saving
@@ -25,6 +25,12 @@ def moved(folder: Path) -> None:
 
 def deleted(folder: Path) -> None:
     (folder / LOCK).unlink()
+
+
+def exchanged(folder: Path) -> None:
+    """Another run came, and has ended."""
+    deleted(folder)
+    (folder / LOCK).touch()
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def test_two_runs(tmp_path: Path, said: list[str], lose: Callable[[Path], None])
     before = everything(folder)
     message = (
         r"run: run\.lock is not the file that this run has locked: the folder was moved or the "
-        r"file deleted, and another run may be there now, so nothing is saved or removed; move"
+        r"file exchanged, and another run may be there now, so nothing is saved or removed; move"
     )
     with pytest.raises(LockedError, match=message):
         trained(first, 1)
@@ -69,14 +75,27 @@ def test_training_goes_on(tmp_path: Path, said: list[str]) -> None:
     """A save that falls due is only said to have failed."""
     folder = tmp_path / "run"
     run = begun(folder, said, save_every=1)
-    deleted(folder)
+    moved(folder)
     trained(run, 2, saving=False)  # the save of step 1 begins before the second batch
     while run._saves.busy:
         time.sleep(0.001)
     assert trained(run, 2, saving=False).step_count == 4
     let_go(run)
     assert any("nothing is saved or removed" in line and "goes on" in line for line in said)
-    assert checkpoints(folder) == []
+    assert not folder.exists()
+
+
+def test_a_deleted_lock(tmp_path: Path, said: list[str]) -> None:
+    """Where nobody else came, the run locks its folder again and goes on saving."""
+    folder = tmp_path / "run"
+    run = begun(folder, said)
+    deleted(folder)
+    assert trained(run, 1).saved_step == 1
+    with pytest.raises(LockedError, match="this process trains in it already"):
+        RunLock().acquire(folder, wait=0)
+    let_go(run)
+    with locked(folder, wait=0):
+        assert len(checkpoints(folder)) == 1
 
 
 def test_lost_during_a_save(
@@ -88,14 +107,14 @@ def test_lost_during_a_save(
     real = SYSTEM.fsync
 
     def fsync(fd: int) -> None:
-        (folder / LOCK).unlink(missing_ok=True)
+        exchanged(folder)
         real(fd)
 
     monkeypatch.setattr(SYSTEM, "fsync", fsync)
     with pytest.raises(LockedError):
         trained(run, 1)
     let_go(run)
-    assert os.listdir(folder) == []
+    assert os.listdir(folder) == [LOCK]
 
 
 def test_lost_before_retention(
@@ -108,7 +127,7 @@ def test_lost_before_retention(
 
     def written(*arguments: object) -> Path:
         path = real(*arguments)  # type: ignore[arg-type]
-        deleted(folder)
+        moved(folder)
         return path
 
     monkeypatch.setattr(saving, "write_checkpoint", written)
@@ -132,7 +151,7 @@ def test_errors_are_ours(tmp_path: Path, said: list[str]) -> None:
     """The end of such a run is an error of ours, and lets the folder go."""
     folder = tmp_path / "run"
     run: Run = trained(begun(folder, said), 1)
-    deleted(folder)
+    moved(folder)
     trained(run, 1, saving=False)
     with pytest.raises(LiontoolError, match=r"run\.lock is not the file"):
         run.close()

@@ -74,6 +74,7 @@ class RunLock:
 
     def __init__(self) -> None:
         self._fd: int | None = None
+        self._folder: os.stat_result | None = None
 
     def acquire(self, folder: Path, wait: float = WAIT) -> None:
         """Take the lock of `folder`, which is made, durably, where it is not there yet.
@@ -94,6 +95,7 @@ class RunLock:
                     raise _locked(folder)
                 tried = True
                 time.sleep(_PAUSE)
+            self._folder = os.stat(folder)
         except OSError as error:
             raise ResumeError(
                 f"{folder}: cannot be locked: {error.strerror or error}; "
@@ -113,15 +115,15 @@ class RunLock:
         return self._fd is not None and _is_at(path, self._fd)
 
     def check(self, folder: Path) -> None:
-        """See that it is still the lock of `folder`.
+        """See that it is still the lock of `folder`; a file that was deleted is made again.
 
         Raises:
-            LockedError: The folder was moved, or another file has the lock's name, or none.
+            LockedError: The folder was moved, or another file has the lock's name.
         """
-        if not self.is_at(folder / LOCK):
+        if not self.is_at(folder / LOCK) and not self._is_back(folder):
             raise LockedError(
                 f"{folder}: {LOCK} is not the file that this run has locked: the folder was moved "
-                "or the file deleted, and another run may be there now, so nothing is saved or "
+                "or the file exchanged, and another run may be there now, so nothing is saved or "
                 "removed; move the folder back, or stop this run"
             )
 
@@ -130,6 +132,19 @@ class RunLock:
         if self._fd is not None:
             fd, self._fd = self._fd, None
             os.close(fd)
+
+    def _is_back(self, folder: Path) -> bool:
+        """Lock again where the file is gone: another run would have left one of its own."""
+        path, old = folder / LOCK, self._fd
+        try:
+            if old is None or self._folder is None or os.path.lexists(path):
+                return False
+            if not os.path.samestat(os.stat(folder), self._folder) or not self._take(path):
+                return False
+        except OSError:
+            return False
+        os.close(old)
+        return True
 
     def _take(self, path: Path) -> bool:
         fd = _opened(path, os.O_RDWR | os.O_CREAT)
