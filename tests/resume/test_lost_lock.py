@@ -125,9 +125,9 @@ def test_lost_before_retention(
     run = trained(begun(folder, said, keep={"last": 2}), 2)
     real = saving.write_checkpoint
 
-    def written(*arguments: object) -> Path:
-        path = real(*arguments)  # type: ignore[arg-type]
-        moved(folder)
+    def written(*arguments: object, **options: object) -> Path:
+        path = real(*arguments, **options)  # type: ignore[arg-type]
+        exchanged(folder)
         return path
 
     monkeypatch.setattr(saving, "write_checkpoint", written)
@@ -151,7 +151,7 @@ def test_errors_are_ours(tmp_path: Path, said: list[str]) -> None:
     """The end of such a run is an error of ours, and lets the folder go."""
     folder = tmp_path / "run"
     run: Run = trained(begun(folder, said), 1)
-    moved(folder)
+    exchanged(folder)
     trained(run, 1, saving=False)
     with pytest.raises(LiontoolError, match=r"run\.lock is not the file"):
         run.close()
