@@ -138,5 +138,6 @@ class Saves:
         state = encode_state(now.state)
         body = self._host.take(state.tensors)
         snapshot = Snapshot(step, now.epoch, now.metric, body, state.tree, now.facts)
-        self._saver.start(snapshot, replace=again)
+        # One of this step that was copied in meanwhile is not this run's to replace.
+        self._saver.start(snapshot, replace=self.saved_step == step)
         self._schedule.saved(step)
