@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liontool.checkpoint.run_folder.checking import check
 from liontool.checkpoint.run_folder.choosing import checkpoints, choose
-from liontool.checkpoint.run_folder.layout import QUARANTINE, is_leftover
+from liontool.checkpoint.run_folder.layout import QUARANTINE, is_leftover, step_name
 from liontool.errors import LiontoolError
 from liontool.resume.returning import foreseen
 from support import crash_server as server
@@ -242,16 +242,20 @@ def _judge_start(
 
 
 def _judge_damaged(part: Part, story: Story, lines: list[str]) -> None:
-    """A damaged checkpoint is moved away by the first start that gets so far, which says so."""
-    started = any(line.startswith("resumed") for line in lines)
+    """A damaged checkpoint is moved away by the first start that looks at it, which says so."""
+    start = next((line.split() for line in lines if line.startswith("resumed")), None)
     for path, before in list(story.damaged.items()):
         moved = _quarantined(story, path) > before
         said = any(line.startswith("say ") and path.name in line for line in lines)
-        if started and not (moved and said):
-            part.problem(f"{story.plan}: {path.name} is damaged; {moved=}, {said=}: {lines[:99]}")
         if moved:
             part.counts["damaged checkpoints refused, named and moved away"] += 1
             del story.damaged[path]
+        elif start is not None and start[1] != "None" and path.name < step_name(int(start[1])):
+            part.counts["damaged checkpoints older than a whole one without a name"] += 1
+            del story.damaged[path]
+            continue
+        if start is not None and not (moved and said):
+            part.problem(f"{story.plan}: {path.name} is damaged; {moved=}, {said=}: {lines[:99]}")
 
 
 def _quarantined(story: Story, path: Path) -> int:

@@ -162,6 +162,9 @@ def _judge(part: Part, child: server.Child, call: Call | None, what: str) -> Non
         assert child.code == 0, child.complaints()
     elif child.code == -9:
         part.counts[f"calls of a {what} killed"] += 1
+    elif child.code == 0 and what == "run":
+        # A save that falls due during another is left out, so not every run makes every call.
+        part.counts["calls that did not come again"] += 1
     else:
         part.problem(f"{call} of a {what}: ended with {child.code}: {child.complaints()}")
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Child:
         self.lines: list[str] = []
         self.code: int | None = None
         self._rest = b""
+        self._waiting: deque[str] = deque()
         self._errors = errors
         self._pipe, write = os.pipe()
         sys.stdout.flush()
@@ -75,9 +77,10 @@ class Child:
         """
         deadline = time.monotonic() + seconds
         while True:
-            for line in self._new_lines():
-                self.lines.append(line)
-                if until is not None and until(line):
+            self._waiting += self._new_lines()
+            while self._waiting:
+                self.lines.append(self._waiting.popleft())
+                if until is not None and until(self.lines[-1]):
                     return True
             if self.code is not None:
                 return False
@@ -109,7 +112,8 @@ class Child:
         if self.code is None:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             self._reap()
-        self.lines += self._new_lines()
+        self.lines += [*self._waiting, *self._new_lines()]
+        self._waiting.clear()
 
     def send(self, number: int, *, group: bool = False) -> None:
         """Send a signal; it may be gone already."""
