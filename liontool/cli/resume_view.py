@@ -8,9 +8,10 @@ from datetime import datetime
 from liontool import wording
 from liontool.checkpoint.run_folder.choosing import Choice, Refused
 from liontool.checkpoint.run_folder.commit import Commit
+from liontool.checkpoint.run_folder.facts import EXACT
 from liontool.checkpoint.run_folder.lock import Holder
 from liontool.cli import render
-from liontool.resume.outlook import EXACT, FRESH, NOTHING_GOOD, RESUME, Outlook
+from liontool.resume.outlook import FRESH, NOTHING_GOOD, RESUME, Outlook
 
 BAD = "red"
 _STYLES = {RESUME: render.GOOD, FRESH: render.WARNING, NOTHING_GOOD: BAD}

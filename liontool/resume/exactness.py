@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from liontool.checkpoint.run_folder.facts import EXACT, STATE_EXACT
 from liontool.errors import ResumeError
 from liontool.resume.sample_seeded import is_seeded, seeded_parts
-
-EXACT = "exact"
-STATE_EXACT = "state-exact"
 
 
 def level_of(reasons: list[str]) -> str:

@@ -13,16 +13,13 @@ from typing import Any
 from liontool.checkpoint.run_folder.checking import Progress
 from liontool.checkpoint.run_folder.choosing import Choice, check_run, choose
 from liontool.checkpoint.run_folder.commit import Commit
-from liontool.checkpoint.run_folder.facts import read_facts
+from liontool.checkpoint.run_folder.facts import EXACT, STATE_EXACT, read_facts
 from liontool.checkpoint.run_folder.lock import Holder, holder
 from liontool.resume.leftovers import leftovers
 from liontool.resume.returning import foreseen
 
 SCHEMA = 1
 """Version of `Outlook.to_dict`."""
-
-EXACT = "exact"
-STATE_EXACT = "state-exact"
 
 RESUME = "resume"
 FRESH = "fresh"

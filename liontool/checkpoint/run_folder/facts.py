@@ -9,6 +9,10 @@ from liontool.checkpoint.run_folder.bounded_json import load
 from liontool.checkpoint.run_folder.layout import FACTS, SCHEMA
 from liontool.errors import FormatError, LayoutError
 
+EXACT = "exact"
+STATE_EXACT = "state-exact"
+"""The levels: a restart repeats the run bit for bit, or only has all of its state."""
+
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """The content of a checkpoint's run.json, whose bytes were compared with COMMIT before.
