@@ -15,7 +15,7 @@ Run = Callable[..., Any]
 
 def _result(folder: Path, chart: Path | None) -> DemoResult:
     runs = tuple(RunResult(name, (2.5, 2.4), 2.3, 8_000_000) for name in ("AdamW", "Lion"))
-    return DemoResult(folder, (3.0,), 2.5, runs, chart)
+    return DemoResult(folder, (3.0,), 2.5, runs, None, chart)
 
 
 def test_demo_shows_commands_and_losses(
@@ -35,6 +35,7 @@ def test_demo_shows_commands_and_losses(
     assert (code, err) == (0, "")
     assert out.index("Training ...") < out.index("$ liontool --version") < out.index("Lion  ")
     assert "losses.png" in out
+    assert "not shown, for want of xxhash: pip install 'liontool[resume]'" in out
 
 
 def test_demo_stops_when_a_command_fails(
