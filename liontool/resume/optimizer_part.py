@@ -38,6 +38,11 @@ class OptimizerPart:
         self.optimizer = optimizer
 
     def state(self) -> Any:
+        if getattr(self.optimizer, "_is_averaged", False):
+            raise ResumeError(
+                f"{self.label}: a save inside averaged_weights() would keep the averages in place "
+                "of the weights; leave it first"
+            )
         return self.optimizer.state_dict()
 
     def fitted(self, saved: Any) -> Any:

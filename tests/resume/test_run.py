@@ -27,6 +27,7 @@ from liontool.errors import (
     ResumeError,
     StateTypeError,
 )
+from liontool.optim import Lion
 from liontool.resume import Run, SampleSeeded, opening
 from liontool.resume.signals import SIGNALS
 from support.exact_loaders import Augmented, Plain, PlainStream, loader
@@ -228,6 +229,25 @@ def test_save_of_a_step_that_is_saved(build: Any, tmp_path: Path) -> None:
     again = nn.Linear(1, 1)
     build(extra=again).close()
     assert again.weight.item() == 7.0
+
+
+def test_no_save_of_averaged_weights(tmp_path: Path) -> None:
+    """The weights that are trained would be lost; outside it is saved."""
+    model = nn.Linear(1, 1)
+    optimizer = Lion(model.parameters(), lr=0.1, use_ema=True)
+    with Run(tmp_path, model=model, optimizer=optimizer, steps=1, say=print) as run:
+        for _ in run:
+            model(torch.ones(1, 1)).sum().backward()
+            optimizer.step()
+            run.step()
+        with (
+            optimizer.averaged_weights(),
+            pytest.raises(
+                ResumeError, match="optimizer: a save inside averaged_weights"
+            ),
+        ):
+            run.save()
+        assert run.save() == 1
 
 
 def test_a_save_that_is_due(build: Any, tmp_path: Path) -> None:
