@@ -242,9 +242,7 @@ def test_no_save_of_averaged_weights(tmp_path: Path) -> None:
             run.step()
         with (
             optimizer.averaged_weights(),
-            pytest.raises(
-                ResumeError, match="optimizer: a save inside averaged_weights"
-            ),
+            pytest.raises(ResumeError, match="optimizer: a save inside averaged_weights"),
         ):
             run.save()
         assert run.save() == 1
