@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from liontool.checkpoint.system import SYSTEM
 from liontool.errors import DamagedError, LayoutError, ReadError, UnfinishedError
 from support.checkpoints import TENSORS, TREE, commit_of, flipped, saved
 from support.faults import Faults
+from support.odd_files import make_device, make_socket
 
 
 @pytest.fixture
@@ -152,29 +152,12 @@ def _link(path: Path) -> None:
     path.symlink_to(path.rename(path.parent.parent / "outside"))
 
 
-def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        here = os.getcwd()
-        os.chdir(path.parent)  # the whole path would be too long for an address
-        try:
-            made.bind(path.name)
-        finally:
-            os.chdir(here)
-
-
-def _device(path: Path) -> None:
-    try:
-        os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero never ends
-    except PermissionError:
-        pytest.skip("only root can make devices")
-
-
 NO_FILES: dict[str, Callable[[Path], None]] = {
     "a link": _link,
     "a folder": lambda path: path.mkdir(),
     "a pipe": os.mkfifo,
-    "a socket": _socket,
-    "a device": _device,
+    "a socket": make_socket,
+    "a device": make_device,
 }
 
 

@@ -11,7 +11,6 @@ import os
 import pickle
 import resource
 import shutil
-import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from liontool.checkpoint.run_folder.hashing import hash_of
 from liontool.checkpoint.run_folder.layout import COMMIT, FACTS, step_name
 from liontool.errors import LiontoolError
 from support.checkpoints import TENSORS, TREE, everything, run_facts, saved
+from support.odd_files import make_device, make_socket
 from support.refusals import Outcome, Refusals
 
 SECONDS = 1.0
@@ -166,23 +166,6 @@ def _refused(run: Path, refusals: Refusals, *, look: bool = True) -> str:
 # --- what is no file ----------------------------------------------------------------------------
 
 
-def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        here = os.getcwd()
-        os.chdir(path.parent)  # the whole path would be too long for an address
-        try:
-            made.bind(path.name)
-        finally:
-            os.chdir(here)
-
-
-def _device(path: Path) -> None:
-    try:
-        os.mknod(path, 0o020600, os.makedev(1, 5))
-    except PermissionError:
-        pytest.skip("only root makes devices")
-
-
 NO_FILES: dict[str, Callable[[Path], None]] = {
     "link to a copy": lambda path: path.symlink_to("../../outside/precious"),
     "absolute link": lambda path: path.symlink_to("/etc/passwd"),
@@ -190,8 +173,8 @@ NO_FILES: dict[str, Callable[[Path], None]] = {
     "link to itself": lambda path: path.symlink_to(path.name),
     "link to nothing": lambda path: path.symlink_to("nothing"),
     "pipe": os.mkfifo,
-    "socket": _socket,
-    "device": _device,
+    "socket": make_socket,
+    "device": make_device,
     "folder": lambda path: path.mkdir(),
 }
 
